@@ -133,13 +133,15 @@ typedef struct op_table {
     void (*ppo_rewards)(backend *b, float *rewards, const float *mask, const float *scores, const float *logprob,
                         const float *reference, ragged rows, float coefficient, int penalty);
     /* TRL masked_whiten over count columns: (x - mean) rsqrt(var + 1e-8),
-     * unbiased variance, the mean added back unless shift_mean; written to
-     * every column, or 0 where mask = 0 when remask. */
-    void (*whiten)(backend *b, float *out, const float *x, const float *mask, size_t count, int shift_mean, int remask);
-    /* GAE from the right of every story; values and rewards count where
-     * mask = 1 (rewards everywhere when leak). advantages, returns. */
+     * unbiased variance, the mean added back unless shift_mean; 0 where
+     * mask = 0. Returns what an unmasked column of value 0 would become. */
+    float (*whiten)(backend *b, float *out, const float *x, const float *mask, size_t count, int shift_mean);
+    /* GAE from the right of every story: delta = r + gamma V' - V,
+     * A = delta + gamma lambda A'; returns = A + V; 0 where mask = 0.
+     * pad_reward is the reward of the columns by which TRL pads a story to the
+     * longest one (0, except for whiten_rewards under parity). */
     void (*gae)(backend *b, float *advantages, float *returns, const float *rewards, const float *values,
-                const float *mask, ragged rows, float gamma, float lambda, int leak);
+                const float *mask, ragged rows, float gamma, float lambda, float pad_reward);
     /* PPO loss per masked token: dlogprob, dvalue (times scale / count) and
      * the sums of student_ppo_sums (host). */
     void (*ppo_loss)(backend *b, float *dlogprob, float *dvalue, const float *logprob, const float *entropy,

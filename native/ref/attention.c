@@ -1,0 +1,102 @@
+/* Causal self-attention of packed stories (Vaswani et al. 2017).
+ * qkv (N,3C): query, key, value side by side, each H heads of D = C / H.
+ *   s[t][j] = q[t] . k[j] / sqrt(D)  for j <= t, in the same story
+ *   p = softmax(s),  out[t] = sum_j drop(p[t][j]) v[j],  lse = log sum exp s
+ * Backward from lse alone (Dao et al. 2022, section 3.1): p = exp(s - lse),
+ *   dv[j] += drop(p) dout, dp = drop'(dout . v[j]), ds = p (dp - dout . out)
+ *   dq[t] += ds k[j] / sqrt(D), dk[j] += ds q[t] / sqrt(D)
+ * The dropout element of (head, t, j) is (head * N + t) * context + (j - start of the story),
+ * where context is bounded by 65536. */
+#include <math.h>
+
+#include "ref.h"
+
+#define ATTENTION_STRIDE 65536u /* dropout elements a row may have */
+
+static double dot(const float *a, const float *b, int D)
+{
+    double sum = 0;
+    for (int d = 0; d < D; d++)
+        sum += (double)a[d] * b[d];
+    return sum;
+}
+
+/* One query against keys 0..count-1 that lie stride floats apart; returns lse. */
+static float attend(float *out, const float *q, const float *k, const float *v, size_t stride, int count, int D,
+                    dropout drop, uint64_t element)
+{
+    double scale = 1 / sqrt(D), max = -INFINITY, sum = 0;
+    for (int j = 0; j < count; j++)
+        max = fmax(max, dot(q, k + j * stride, D) * scale);
+    for (int j = 0; j < count; j++)
+        sum += exp(dot(q, k + j * stride, D) * scale - max);
+    double lse = max + log(sum);
+    for (int d = 0; d < D; d++)
+        out[d] = 0;
+    for (int j = 0; j < count; j++) {
+        double p = exp(dot(q, k + j * stride, D) * scale - lse) * ref_dropout_factor(drop, element + j);
+        for (int d = 0; d < D; d++)
+            out[d] = (float)(out[d] + p * v[j * stride + d]);
+    }
+    return (float)lse;
+}
+
+void ref_attention_forward(backend *b, tensor out, float *lse, tensor qkv, ragged rows, int heads, dropout drop)
+{
+    (void)b;
+    int N = out.rows, C = out.cols, D = C / heads;
+    size_t stride = 3 * (size_t)C;
+    for (int s = 0; s < rows.stories; s++)
+        for (int t = rows.offsets[s]; t < rows.offsets[s + 1]; t++)
+            for (int h = 0; h < heads; h++) {
+                const float *first = qkv.data + rows.offsets[s] * stride + h * D;
+                uint64_t element = ((uint64_t)h * N + t) * ATTENTION_STRIDE;
+                lse[(size_t)h * N + t] =
+                    attend(out.data + (size_t)t * C + h * D, qkv.data + t * stride + h * D, first + C, first + 2 * C,
+                           stride, t - rows.offsets[s] + 1, D, drop, element);
+            }
+}
+
+void ref_attention_backward(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out, const float *lse,
+                            ragged rows, int heads, dropout drop)
+{
+    int N = out.rows, C = out.cols, D = C / heads;
+    size_t stride = 3 * (size_t)C;
+    double scale = 1 / sqrt(D);
+    b->ops->zero(b, dqkv.data, (size_t)N * stride * sizeof(float));
+    for (int s = 0; s < rows.stories; s++)
+        for (int t = rows.offsets[s]; t < rows.offsets[s + 1]; t++)
+            for (int h = 0; h < heads; h++) {
+                const float *q = qkv.data + t * stride + h * D, *dy = dout.data + (size_t)t * C + h * D;
+                float *dq = dqkv.data + t * stride + h * D;
+                double through = dot(dy, out.data + (size_t)t * C + h * D, D);
+                for (int j = rows.offsets[s]; j <= t; j++) {
+                    const float *k = qkv.data + j * stride + C + h * D, *v = k + C;
+                    float *dk = dqkv.data + j * stride + C + h * D, *dv = dk + C;
+                    double p = exp(dot(q, k, D) * scale - lse[(size_t)h * N + t]);
+                    double kept = ref_dropout_factor(
+                        drop, ((uint64_t)h * N + t) * ATTENTION_STRIDE + (uint64_t)(j - rows.offsets[s]));
+                    double ds = p * (kept * dot(dy, v, D) - through) * scale;
+                    for (int d = 0; d < D; d++) {
+                        dv[d] += (float)(p * kept * dy[d]);
+                        dq[d] += (float)(ds * k[d]);
+                        dk[d] += (float)(ds * q[d]);
+                    }
+                }
+            }
+}
+
+void ref_attention_decode(backend *b, tensor out, tensor qkv, float *cache, int context, const int32_t *slots,
+                          const int32_t *positions, int heads)
+{
+    int C = out.cols, D = C / heads;
+    size_t stride = 2 * (size_t)C;
+    for (int n = 0; n < out.rows; n++) {
+        float *slot = cache + (size_t)slots[n] * context * stride;
+        const float *row = qkv.data + (size_t)n * 3 * C;
+        b->ops->copy(b, slot + positions[n] * stride, row + C, stride * sizeof(float));
+        for (int h = 0; h < heads; h++)
+            attend(out.data + (size_t)n * C + h * D, row + h * D, slot + h * D, slot + C + h * D, stride,
+                   positions[n] + 1, D, (dropout){0}, 0);
+    }
+}
