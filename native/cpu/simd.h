@@ -96,15 +96,22 @@ static inline void vec_store_part(float *p, int n, vec v)
     memcpy(p, buffer, (size_t)n * sizeof(float));
 }
 
-/* Horizontal results in a fixed order: halves are folded onto each other. */
+/* Horizontal sum in a fixed order: halves are folded onto each other. */
 static inline float vec_sum(vec v)
 {
-    float x[LANES];
-    vec_store(x, v);
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++)
-            x[i] += x[i + half];
-    return x[0];
+#if LANES == 16
+    __m256 w = _mm256_add_ps(_mm512_castps512_ps256(v),
+                             _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)));
+#elif LANES == 8
+    __m256 w = v;
+#endif
+#if LANES >= 8
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(w), _mm256_extractf128_ps(w, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+#else
+    return (v[0] + v[2]) + (v[1] + v[3]);
+#endif
 }
 
 static inline float vec_highest(vec v)

@@ -44,8 +44,8 @@ typedef struct sample_options {
 } sample_options;
 
 typedef struct adamw_options {
-    float lr, beta1, beta2, epsilon, weight_decay;
-    float gradient_scale; /* clipping factor */
+    double lr, beta1, beta2, epsilon, weight_decay;
+    double gradient_scale; /* clipping factor */
     int64_t step;
 } adamw_options;
 

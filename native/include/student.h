@@ -87,8 +87,8 @@ typedef struct student_dropout {
 
 typedef struct student_adamw_options {
     size_t size;
-    float lr, beta1, beta2, epsilon;
-    float weight_decay;    /* decoupled; 0 makes it Adam */
+    double lr, beta1, beta2, epsilon;
+    double weight_decay;   /* decoupled; 0 makes it Adam */
     int32_t decay_vectors; /* 1: decay every parameter, 0: matrices only */
     float max_grad_norm;   /* 0 = no clipping */
     int64_t step;          /* 1 for the first step */

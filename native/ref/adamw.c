@@ -12,10 +12,10 @@ void ref_adamw(backend *b, float *w, const float *g, float *m, float *v, size_t 
     (void)b;
     double correction1 = 1 - pow(o.beta1, (double)o.step), correction2 = 1 - pow(o.beta2, (double)o.step);
     for (size_t i = 0; i < count; i++) {
-        double gradient = (double)g[i] * o.gradient_scale;
-        double m1 = o.beta1 * m[i] + (1 - (double)o.beta1) * gradient;
-        double v1 = o.beta2 * v[i] + (1 - (double)o.beta2) * gradient * gradient;
-        double decayed = w[i] - (double)o.lr * o.weight_decay * w[i];
+        double gradient = g[i] * o.gradient_scale;
+        double m1 = o.beta1 * m[i] + (1 - o.beta1) * gradient;
+        double v1 = o.beta2 * v[i] + (1 - o.beta2) * gradient * gradient;
+        double decayed = w[i] - o.lr * o.weight_decay * w[i];
         m[i] = (float)m1;
         v[i] = (float)v1;
         w[i] = (float)(decayed - o.lr / correction1 * m1 / (sqrt(v1 / correction2) + o.epsilon));

@@ -1,0 +1,244 @@
+/* Embedding, GELU, residual and AdamW; formulas beside the ref ops of the
+ * same names. */
+#include "cpu.h"
+#include "simd.h"
+
+#define CHUNK 16384 /* elements of a task */
+
+void CPU_NAME(cpu_embedding_forward)(backend *b, tensor out, tensor wte, tensor wpe, const int32_t *tokens,
+                                     const int32_t *positions, dropout drop);
+void CPU_NAME(cpu_embedding_backward)(backend *b, tensor dwte, tensor dwpe, tensor dout, const int32_t *tokens,
+                                      const int32_t *positions, dropout drop);
+void CPU_NAME(cpu_gelu_forward)(backend *b, float *out, const float *x, size_t count);
+void CPU_NAME(cpu_gelu_backward)(backend *b, float *dx, const float *dout, const float *x, size_t count);
+void CPU_NAME(cpu_residual_forward)(backend *b, float *out, const float *a, const float *x, size_t count,
+                                    dropout drop);
+void CPU_NAME(cpu_residual_backward)(backend *b, float *dx, const float *dout, size_t count, dropout drop);
+void CPU_NAME(cpu_adamw)(backend *b, float *w, const float *g, float *m, float *v, size_t count, adamw_options o);
+double CPU_NAME(cpu_sum_squares)(backend *b, const float *x, size_t count);
+
+typedef struct job {
+    tensor out, wte, wpe;
+    const int32_t *tokens, *positions;
+    float *to, *m, *v;
+    const float *a, *x;
+    double *partial;
+    size_t count;
+    dropout drop;
+    vec beta1, rest1, beta2, rest2, gradient_scale, keep, step, root_scale, epsilon;
+    int tasks;
+} job;
+
+static inline vec load(const float *p, int n)
+{
+    return n >= LANES ? vec_load(p) : vec_load_part(p, n, 0);
+}
+
+static inline void store(float *p, int n, vec v)
+{
+    if (n >= LANES)
+        vec_store(p, v);
+    else
+        vec_store_part(p, n, v);
+}
+
+/* LANES dropout factors from element i on. */
+static inline vec factors(dropout drop, uint64_t i)
+{
+    float f[LANES];
+    for (int lane = 0; lane < LANES; lane++)
+        f[lane] = ref_dropout_factor(drop, i + (uint64_t)lane);
+    return vec_load(f);
+}
+
+static void run_chunks(backend *b, job *j, thread_body body)
+{
+    thread_pool_run(cpu(b)->pool, (int)((j->count + CHUNK - 1) / CHUNK), body, j);
+}
+
+#define FOR_CHUNK(j, task)                                                                           \
+    for (size_t i = (size_t)(task) * CHUNK, end = i + CHUNK < (j)->count ? i + CHUNK : (j)->count; i < end; \
+         i += LANES)
+
+static void embed_task(void *argument, int n, int worker)
+{
+    (void)worker;
+    const job *j = argument;
+    int C = j->out.cols;
+    const float *e = j->wte.data + (size_t)j->tokens[n] * C, *p = j->wpe.data + (size_t)j->positions[n] * C;
+    for (int c = 0; c < C; c += LANES) {
+        vec x = load(e + c, C - c) + load(p + c, C - c);
+        if (j->drop.probability > 0)
+            x = x * factors(j->drop, (uint64_t)n * C + c);
+        store(j->out.data + (size_t)n * C + c, C - c, x);
+    }
+}
+
+void CPU_NAME(cpu_embedding_forward)(backend *b, tensor out, tensor wte, tensor wpe, const int32_t *tokens,
+                                     const int32_t *positions, dropout drop)
+{
+    job j = {.out = out, .wte = wte, .wpe = wpe, .tokens = tokens, .positions = positions, .drop = drop};
+    thread_pool_run(cpu(b)->pool, out.rows, embed_task, &j);
+}
+
+/* Tokens repeat, so columns are shared out, not rows. */
+static void embed_backward_task(void *argument, int task, int worker)
+{
+    (void)worker;
+    const job *j = argument;
+    int C = j->out.cols;
+    size_t begin, end;
+    cpu_share((size_t)C, LANES, task, j->tasks, &begin, &end);
+    for (int n = 0; n < j->out.rows; n++)
+        for (size_t c = begin; c < end; c += LANES) {
+            int left = (int)(end - c);
+            vec d = load(j->out.data + (size_t)n * C + c, left);
+            if (j->drop.probability > 0)
+                d = d * factors(j->drop, (uint64_t)n * C + c);
+            float *e = j->wte.data + (size_t)j->tokens[n] * C + c, *p = j->wpe.data + (size_t)j->positions[n] * C + c;
+            store(e, left, load(e, left) + d);
+            store(p, left, load(p, left) + d);
+        }
+}
+
+void CPU_NAME(cpu_embedding_backward)(backend *b, tensor dwte, tensor dwpe, tensor dout, const int32_t *tokens,
+                                      const int32_t *positions, dropout drop)
+{
+    job j = {.out = dout, .wte = dwte, .wpe = dwpe, .tokens = tokens, .positions = positions, .drop = drop,
+             .tasks = thread_pool_size(cpu(b)->pool)};
+    thread_pool_run(cpu(b)->pool, j.tasks, embed_backward_task, &j);
+}
+
+static inline vec gelu_tanh(vec x)
+{
+    vec cubic = vec_fma(x * x * x, vec_set(0.044715f), x);
+    return vec_tanh(cubic * vec_set(0.797884561f));
+}
+
+static void gelu_task(void *argument, int task, int worker)
+{
+    (void)worker;
+    const job *j = argument;
+    FOR_CHUNK(j, task)
+    {
+        int left = (int)(end - i);
+        vec x = load(j->x + i, left), half = x * vec_set(0.5f);
+        store(j->to + i, left, vec_fma(half, gelu_tanh(x), half));
+    }
+}
+
+void CPU_NAME(cpu_gelu_forward)(backend *b, float *out, const float *x, size_t count)
+{
+    job j = {.to = out, .x = x, .count = count};
+    run_chunks(b, &j, gelu_task);
+}
+
+static void gelu_backward_task(void *argument, int task, int worker)
+{
+    (void)worker;
+    const job *j = argument;
+    vec one = vec_set(1), half = vec_set(0.5f);
+    FOR_CHUNK(j, task)
+    {
+        int left = (int)(end - i);
+        vec x = load(j->x + i, left), t = gelu_tanh(x);
+        vec slope = vec_fma(x * x, vec_set(3 * 0.044715f), one) * vec_set(0.797884561f);
+        vec d = vec_fma(half * x * (one - t * t), slope, half * (one + t));
+        store(j->to + i, left, load(j->a + i, left) * d);
+    }
+}
+
+void CPU_NAME(cpu_gelu_backward)(backend *b, float *dx, const float *dout, const float *x, size_t count)
+{
+    job j = {.to = dx, .a = dout, .x = x, .count = count};
+    run_chunks(b, &j, gelu_backward_task);
+}
+
+static void residual_task(void *argument, int task, int worker)
+{
+    (void)worker;
+    const job *j = argument;
+    FOR_CHUNK(j, task)
+    {
+        int left = (int)(end - i);
+        vec x = load(j->x + i, left);
+        if (j->drop.probability > 0)
+            x = x * factors(j->drop, i);
+        store(j->to + i, left, j->a ? load(j->a + i, left) + x : x);
+    }
+}
+
+void CPU_NAME(cpu_residual_forward)(backend *b, float *out, const float *a, const float *x, size_t count,
+                                    dropout drop)
+{
+    job j = {.to = out, .a = a, .x = x, .count = count, .drop = drop};
+    run_chunks(b, &j, residual_task);
+}
+
+void CPU_NAME(cpu_residual_backward)(backend *b, float *dx, const float *dout, size_t count, dropout drop)
+{
+    if (drop.probability <= 0 && dx == dout)
+        return;
+    job j = {.to = dx, .x = dout, .count = count, .drop = drop};
+    run_chunks(b, &j, residual_task);
+}
+
+static void adamw_task(void *argument, int task, int worker)
+{
+    (void)worker;
+    const job *j = argument;
+    FOR_CHUNK(j, task)
+    {
+        int left = (int)(end - i);
+        vec g = load(j->x + i, left) * j->gradient_scale;
+        vec m = vec_fma(j->rest1, g, j->beta1 * load(j->m + i, left));
+        vec v = vec_fma(j->rest2, g * g, j->beta2 * load(j->v + i, left));
+        vec w = load(j->to + i, left) * j->keep;
+        store(j->m + i, left, m);
+        store(j->v + i, left, v);
+        store(j->to + i, left, w - j->step * m / (vec_sqrt(v) * j->root_scale + j->epsilon));
+    }
+}
+
+void CPU_NAME(cpu_adamw)(backend *b, float *w, const float *g, float *m, float *v, size_t count, adamw_options o)
+{
+    double correction1 = 1 - pow(o.beta1, (double)o.step), correction2 = 1 - pow(o.beta2, (double)o.step);
+    job j = {.to = w, .x = g, .m = m, .v = v, .count = count,
+             .beta1 = vec_set((float)o.beta1), .rest1 = vec_set((float)(1 - o.beta1)),
+             .beta2 = vec_set((float)o.beta2), .rest2 = vec_set((float)(1 - o.beta2)),
+             .gradient_scale = vec_set((float)o.gradient_scale),
+             .keep = vec_set((float)(1 - o.lr * o.weight_decay)),
+             .step = vec_set((float)(o.lr / correction1)),
+             .root_scale = vec_set((float)(1 / sqrt(correction2))), .epsilon = vec_set((float)o.epsilon)};
+    run_chunks(b, &j, adamw_task);
+}
+
+static void squares_task(void *argument, int task, int worker)
+{
+    (void)worker;
+    const job *j = argument;
+    double lanes[LANES] = {0}, sum = 0;
+    FOR_CHUNK(j, task)
+    {
+        for (size_t lane = 0; lane < LANES && i + lane < end; lane++)
+            lanes[lane] += (double)j->x[i + lane] * j->x[i + lane];
+    }
+    for (int lane = 0; lane < LANES; lane++)
+        sum += lanes[lane];
+    j->partial[task] = sum;
+}
+
+double CPU_NAME(cpu_sum_squares)(backend *b, const float *x, size_t count)
+{
+    /* Partial sums go to the scratch; a part of it at a time if need be. */
+    size_t room = cpu(b)->scratch_size / 2;
+    double sum = 0;
+    for (size_t begin = 0; begin < count; begin += room * CHUNK) {
+        job j = {.x = x + begin, .partial = (double *)cpu(b)->scratch,
+                 .count = count - begin < room * CHUNK ? count - begin : room * CHUNK};
+        run_chunks(b, &j, squares_task);
+        for (size_t i = 0; i < (j.count + CHUNK - 1) / CHUNK; i++)
+            sum += j.partial[i];
+    }
+    return sum;
+}

@@ -1,0 +1,62 @@
+/* The op table of one ISA. */
+#include "cpu.h"
+#include "simd.h"
+
+void cpu_destroy(backend *b);
+
+#define DECLARE(op) extern __typeof__(ref_##op) CPU_NAME(cpu_##op);
+DECLARE(embedding_forward)
+DECLARE(embedding_backward)
+DECLARE(layernorm_forward)
+DECLARE(layernorm_backward)
+DECLARE(matmul_forward)
+DECLARE(matmul_backward_input)
+DECLARE(matmul_backward_weight)
+DECLARE(attention_forward)
+DECLARE(attention_backward)
+DECLARE(attention_decode)
+DECLARE(gelu_forward)
+DECLARE(gelu_backward)
+DECLARE(residual_forward)
+DECLARE(residual_backward)
+DECLARE(logprob_forward)
+DECLARE(logprob_backward)
+DECLARE(sample)
+DECLARE(adamw)
+DECLARE(sum_squares)
+
+/* The ppo ops touch a few thousand numbers a batch: plain loops serve. */
+const op_table CPU_NAME(cpu_ops) = {
+    .name = "cpu",
+    .allocate = host_allocate,
+    .release = host_release,
+    .upload = host_copy,
+    .download = host_copy,
+    .copy = host_copy,
+    .zero = host_zero,
+    .error = host_error,
+    .destroy = cpu_destroy,
+    .embedding_forward = CPU_NAME(cpu_embedding_forward),
+    .embedding_backward = CPU_NAME(cpu_embedding_backward),
+    .layernorm_forward = CPU_NAME(cpu_layernorm_forward),
+    .layernorm_backward = CPU_NAME(cpu_layernorm_backward),
+    .matmul_forward = CPU_NAME(cpu_matmul_forward),
+    .matmul_backward_input = CPU_NAME(cpu_matmul_backward_input),
+    .matmul_backward_weight = CPU_NAME(cpu_matmul_backward_weight),
+    .attention_forward = CPU_NAME(cpu_attention_forward),
+    .attention_backward = CPU_NAME(cpu_attention_backward),
+    .attention_decode = CPU_NAME(cpu_attention_decode),
+    .gelu_forward = CPU_NAME(cpu_gelu_forward),
+    .gelu_backward = CPU_NAME(cpu_gelu_backward),
+    .residual_forward = CPU_NAME(cpu_residual_forward),
+    .residual_backward = CPU_NAME(cpu_residual_backward),
+    .logprob_forward = CPU_NAME(cpu_logprob_forward),
+    .logprob_backward = CPU_NAME(cpu_logprob_backward),
+    .sample = CPU_NAME(cpu_sample),
+    .adamw = CPU_NAME(cpu_adamw),
+    .sum_squares = CPU_NAME(cpu_sum_squares),
+    .ppo_rewards = ref_ppo_rewards,
+    .whiten = ref_whiten,
+    .gae = ref_gae,
+    .ppo_loss = ref_ppo_loss,
+};
