@@ -164,7 +164,9 @@ static void residual_task(void *argument, int task, int worker)
         vec x = load(j->x + i, left);
         if (j->drop.probability > 0)
             x = x * factors(j->drop, i);
-        store(j->to + i, left, j->a ? load(j->a + i, left) + x : x);
+        if (j->a)
+            x = load(j->a + i, left) + x;
+        store(j->to + i, left, x);
     }
 }
 

@@ -1,0 +1,123 @@
+/* Calls that run a packed batch: forward, and cross entropy with its
+ * backward. */
+#include <math.h>
+
+#include "model.h"
+
+int batch_load(student *s, const student_batch *batch, const int32_t *targets, char *message, size_t capacity)
+{
+    const student_options *o = &s->options;
+    if (!batch || batch->size != sizeof *batch || !batch->tokens || !batch->offsets)
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "student_batch is incomplete or of another size");
+    if (batch->stories < 1 || batch->stories > o->max_stories || batch->offsets[0] != 0)
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "batch of %d stories; 1..%d are possible", batch->stories,
+                    o->max_stories);
+    int N = 0;
+    for (int i = 0; i < batch->stories; i++) {
+        int length = batch->offsets[i + 1] - batch->offsets[i];
+        if (length < 1 || length > o->context)
+            return fail(message, capacity, STUDENT_E_ARGUMENT, "story %d has %d tokens; 1..%d are possible", i, length,
+                        o->context);
+        if (length > o->max_tokens - N)
+            return fail(message, capacity, STUDENT_E_ARGUMENT, "batch has more than max_tokens = %d tokens",
+                        o->max_tokens);
+        for (int t = 0; t < length; t++, N++) {
+            s->host_positions[N] = t;
+            s->host_targets[N] = targets ? targets[N] : t + 1 < length ? batch->tokens[N + 1] : -1;
+            if (batch->tokens[N] < 0 || batch->tokens[N] >= o->vocabulary || s->host_targets[N] >= o->vocabulary)
+                return fail(message, capacity, STUDENT_E_ARGUMENT,
+                            "token or target at %d is outside the vocabulary of %d", N, o->vocabulary);
+        }
+    }
+    s->N = N;
+    s->stories = batch->stories;
+    size_t bytes = (size_t)N * sizeof(int32_t);
+    OPS(s)->upload(B(s), s->tokens, batch->tokens, bytes);
+    OPS(s)->upload(B(s), s->positions, s->host_positions, bytes);
+    OPS(s)->upload(B(s), s->targets, s->host_targets, bytes);
+    OPS(s)->upload(B(s), s->offsets, batch->offsets, (size_t)(batch->stories + 1) * sizeof(int32_t));
+    return STUDENT_OK;
+}
+
+static int finish(student *s, char *message, size_t capacity)
+{
+    const char *error = OPS(s)->error(B(s));
+    return error ? fail(message, capacity, STUDENT_E_CAPABILITY, "%s", error) : STUDENT_OK;
+}
+
+static void fetch(student *s, float *to, const float *from)
+{
+    if (to)
+        OPS(s)->download(B(s), to, from, (size_t)s->N * sizeof(float));
+}
+
+int student_forward(student *s, const student_batch *batch, const int32_t *targets, float *logprob, float *entropy,
+                    float *value, char *message, size_t capacity)
+{
+    if (value && !s->options.value_head)
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "values asked of a student without a value head");
+    int status = batch_load(s, batch, targets, message, capacity);
+    if (status)
+        return status;
+    trunk_forward(s, (dropout){0});
+    head_forward(s);
+    if (s->options.value_head) {
+        int head = parameter_value_head(&s->options);
+        OPS(s)->matmul_forward(B(s), matrix(s->value, s->N, 1), matrix(s->hidden, s->N, s->options.width),
+                               matrix(parameter(s, STUDENT_WEIGHTS, head), 1, s->options.width),
+                               parameter(s, STUDENT_WEIGHTS, head + 1));
+    }
+    fetch(s, logprob, s->logprob);
+    fetch(s, entropy, s->entropy);
+    fetch(s, value, s->value);
+    return finish(s, message, capacity);
+}
+
+int student_hidden(student *s, int32_t layer, float *values, char *message, size_t capacity)
+{
+    if (!s->options.train || layer < 0 || layer > s->options.layers)
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "hidden %d of %d: needs train and 0..layers", layer,
+                    s->options.layers);
+    const float *from = layer == s->options.layers ? s->hidden : s->blocks[layer].input;
+    OPS(s)->download(B(s), values, from, (size_t)s->N * (size_t)s->options.width * sizeof(float));
+    return finish(s, message, capacity);
+}
+
+int student_cross_entropy(student *s, const student_batch *batch, const int32_t *targets, float scale,
+                          const student_dropout *dropout_options, double *loss, int64_t *scored, char *message,
+                          size_t capacity)
+{
+    if (!s->options.train)
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "the student was created without train");
+    dropout drop = {0};
+    if (dropout_options) {
+        if (dropout_options->size != sizeof *dropout_options ||
+            !(dropout_options->probability >= 0 && dropout_options->probability < 1))
+            return fail(message, capacity, STUDENT_E_ARGUMENT, "dropout probability must be in [0, 1)");
+        drop = (dropout){dropout_options->probability, dropout_options->seed, dropout_options->step, 0};
+    }
+    int status = batch_load(s, batch, targets, message, capacity);
+    if (status)
+        return status;
+    for (int t = 0; t < s->N; t++)
+        s->host_logprob[t] = -scale;
+    OPS(s)->upload(B(s), s->dlogprob, s->host_logprob, (size_t)s->N * sizeof(float));
+    trunk_forward(s, drop);
+    head_backward(s, 1);
+    trunk_backward(s);
+    OPS(s)->download(B(s), s->host_logprob, s->logprob, (size_t)s->N * sizeof(float));
+    double sum = 0;
+    int64_t count = 0;
+    for (int t = 0; t < s->N; t++)
+        if (s->host_targets[t] >= 0) {
+            sum -= s->host_logprob[t];
+            count++;
+        }
+    if (loss)
+        *loss = sum;
+    if (scored)
+        *scored = count;
+    if (!isfinite(sum))
+        return fail(message, capacity, STUDENT_E_NUMBERS, "cross entropy is not finite");
+    return finish(s, message, capacity);
+}

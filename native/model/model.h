@@ -1,0 +1,106 @@
+/* model.h: the inside of a student, shared by the files of native/model.
+ * All pointers to float are backend memory. */
+#ifndef ONCEUPON_MODEL_H
+#define ONCEUPON_MODEL_H
+
+#include "ops.h"
+
+/* Logits exist for this many tokens at a time; a fixed number, so that the
+ * order of the sums over tokens does not depend on memory. */
+#define HEAD_ROWS 128
+
+/* Parameters of one block, in the order of the parameter table. */
+enum block_parameter {
+    ATTN_NORM_WEIGHT,
+    ATTN_NORM_BIAS,
+    ATTN_QKV_WEIGHT,
+    ATTN_QKV_BIAS,
+    ATTN_OUTPUT_WEIGHT,
+    ATTN_OUTPUT_BIAS,
+    FFN_NORM_WEIGHT,
+    FFN_NORM_BIAS,
+    FFN_UP_WEIGHT,
+    FFN_UP_BIAS,
+    FFN_DOWN_WEIGHT,
+    FFN_DOWN_BIAS,
+    BLOCK_PARAMETERS
+};
+
+/* Activations of one block; without training all blocks share one set. */
+typedef struct block_activations {
+    float *input;                     /* (N,C) residual stream before the block */
+    float *norm1, *mean1, *rstd1;     /* (N,C) (N) (N) */
+    float *qkv, *attention, *lse;     /* (N,3C) (N,C) (H,N) */
+    float *middle;                    /* (N,C) residual stream after attention */
+    float *norm2, *mean2, *rstd2;     /* (N,C) (N) (N) */
+    float *up, *gelu;                 /* (N,4C) (N,4C) */
+} block_activations;
+
+struct student {
+    student_options options;
+    backend backend;
+
+    int parameter_count;
+    size_t parameter_floats;             /* of one array, paddings included */
+    float *arrays[4];                    /* enum student_array */
+    size_t *parameter_offsets;           /* [parameter_count], host */
+    block_activations *blocks;           /* [layers], host */
+    float *final_input, *hidden, *mean, *rstd; /* (N,C) (N,C) (N) (N) */
+
+    /* Per-token results of the last forward. */
+    float *logprob, *entropy, *lse, *value; /* (N) */
+    /* Gradients of them, and of the activations. */
+    float *dlogprob, *dvalue;
+    float *dhidden, *dstream, *dnarrow, *dwide; /* (N,C) (N,C) (N,C) (N,4C) */
+    float *narrow;                              /* (N,C) output of a projection */
+    float *logits;                              /* (HEAD_ROWS,V) */
+    float *per_token[6], *per_story;            /* uploads of the PPO calls */
+
+    int32_t *tokens, *positions, *targets, *slots, *offsets;
+    uint64_t *story_ids;
+    int32_t *host_positions, *host_targets, *host_tokens, *host_slots, *host_active;
+    uint64_t *host_ids;
+    float *host_logprob;
+
+    float *cache; /* [layers][decode_stories][context][2C] */
+
+    /* The last forward, for the calls that go on from it. */
+    int N, stories;
+    dropout drop;
+
+    void *memory[64]; /* what student_destroy releases */
+    int memories;
+};
+
+/* Parameter table (parameters.c). */
+int parameter_describe(const student_options *o, int index, student_parameter *out);
+int parameter_total(const student_options *o);
+float *parameter(const student *s, int array, int index);
+int parameter_block(int layer, int which);
+int parameter_final_norm(const student_options *o); /* weight; bias follows */
+int parameter_value_head(const student_options *o); /* weight; bias follows */
+
+/* One line for the caller; returns status. */
+int fail(char *message, size_t capacity, int status, const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* Checks a batch and puts it on the backend. targets NULL: the next token. */
+int batch_load(student *s, const student_batch *batch, const int32_t *targets, char *message, size_t capacity);
+
+/* gpt2.c: trunk of the loaded batch, and its backward from dhidden. */
+void trunk_forward(student *s, dropout drop);
+void trunk_backward(student *s);
+/* head.c */
+void head_forward(student *s);
+/* Gradients of the head for s->dlogprob; fills dhidden. score_first: also
+ * compute logprob, entropy and lse on the way. */
+void head_backward(student *s, int score_first);
+
+static inline tensor matrix(float *data, int rows, int cols)
+{
+    return (tensor){data, rows, cols};
+}
+
+#define OPS(s) ((s)->backend.ops)
+#define B(s) (&(s)->backend)
+
+#endif

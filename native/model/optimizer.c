@@ -1,0 +1,100 @@
+/* Reading and writing parameters, and the AdamW step over all of them. */
+#include <math.h>
+#include <string.h>
+
+#include "model.h"
+
+int32_t student_parameter_count(const student *s)
+{
+    return s->parameter_count;
+}
+
+int student_parameter_info(const student *s, int32_t index, student_parameter *info, char *message, size_t capacity)
+{
+    if (!info || info->size != sizeof *info || parameter_describe(&s->options, index, info))
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "parameter %d: the student has %d", index,
+                    s->parameter_count);
+    return STUDENT_OK;
+}
+
+static int check_access(const student *s, int32_t array, int32_t index, size_t count, char *message, size_t capacity)
+{
+    student_parameter p;
+    if (array < 0 || array > STUDENT_MOMENT2 || !s->arrays[array])
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "array %d: the student has none (created without train?)",
+                    array);
+    if (parameter_describe(&s->options, index, &p))
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "parameter %d: the student has %d", index,
+                    s->parameter_count);
+    if (count != (size_t)p.rows * (size_t)p.cols)
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "parameter %s has %d x %d numbers, not %zu", p.name, p.rows,
+                    p.cols, count);
+    return STUDENT_OK;
+}
+
+int student_read(student *s, int32_t array, int32_t index, float *values, size_t count, char *message, size_t capacity)
+{
+    int status = check_access(s, array, index, count, message, capacity);
+    if (!status)
+        OPS(s)->download(B(s), values, parameter(s, array, index), count * sizeof(float));
+    return status;
+}
+
+int student_write(student *s, int32_t array, int32_t index, const float *values, size_t count, char *message,
+                  size_t capacity)
+{
+    int status = check_access(s, array, index, count, message, capacity);
+    if (!status)
+        OPS(s)->upload(B(s), parameter(s, array, index), values, count * sizeof(float));
+    return status;
+}
+
+int student_copy_weights(student *to, student *from, char *message, size_t capacity)
+{
+    const student_options *a = &to->options, *b = &from->options;
+    if (a->layers != b->layers || a->width != b->width || a->context != b->context || a->vocabulary != b->vocabulary)
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "students of different shapes");
+    if (OPS(to) != OPS(from))
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "students on different backends");
+    int shared = to->parameter_count < from->parameter_count ? to->parameter_count : from->parameter_count;
+    for (int i = 0; i < shared; i++) {
+        student_parameter p;
+        parameter_describe(a, i, &p);
+        OPS(to)->copy(B(to), parameter(to, STUDENT_WEIGHTS, i), parameter(from, STUDENT_WEIGHTS, i),
+                      (size_t)p.rows * (size_t)p.cols * sizeof(float));
+    }
+    return STUDENT_OK;
+}
+
+int student_zero_gradients(student *s, char *message, size_t capacity)
+{
+    if (!s->options.train)
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "the student was created without train");
+    OPS(s)->zero(B(s), s->arrays[STUDENT_GRADIENTS], s->parameter_floats * sizeof(float));
+    return STUDENT_OK;
+}
+
+int student_adamw(student *s, const student_adamw_options *o, double *gradient_norm, char *message, size_t capacity)
+{
+    if (!s->options.train || !o || o->size != sizeof *o || o->step < 1)
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "adamw needs train, options of this library and step >= 1");
+    /* Paddings between parameters are zero, so one pass covers all. */
+    double norm = sqrt(OPS(s)->sum_squares(B(s), s->arrays[STUDENT_GRADIENTS], s->parameter_floats));
+    if (gradient_norm)
+        *gradient_norm = norm;
+    if (!isfinite(norm))
+        return fail(message, capacity, STUDENT_E_NUMBERS, "gradient norm is not finite");
+    /* torch.nn.utils.clip_grad_norm_: factor max / (norm + 1e-6), at most 1. */
+    double factor = o->max_grad_norm > 0 ? o->max_grad_norm / (norm + 1e-6) : 1;
+    adamw_options step = {.lr = o->lr, .beta1 = o->beta1, .beta2 = o->beta2, .epsilon = o->epsilon,
+                          .gradient_scale = factor < 1 ? factor : 1, .step = o->step};
+    for (int i = 0; i < s->parameter_count; i++) {
+        student_parameter p;
+        parameter_describe(&s->options, i, &p);
+        step.weight_decay = p.matrix || o->decay_vectors ? o->weight_decay : 0;
+        OPS(s)->adamw(B(s), parameter(s, STUDENT_WEIGHTS, i), parameter(s, STUDENT_GRADIENTS, i),
+                      parameter(s, STUDENT_MOMENT1, i), parameter(s, STUDENT_MOMENT2, i),
+                      (size_t)p.rows * (size_t)p.cols, step);
+    }
+    return STUDENT_OK;
+}
