@@ -1,0 +1,268 @@
+// Package student is the Go face of libstudent: a GPT-2 student with ref and
+// cpu backends, for pretraining, telling stories and PPO.
+//
+// Stories of a call are packed end to end without padding; per-token slices
+// have one entry per packed token, and entry t speaks about the token that
+// follows t in its story. A Model is used by one goroutine at a time.
+//
+// The library is static and comes from CMake: run `make native` before `go
+// build`. Its header stamp, libstudent_stamp.h, is written beside this file so
+// that the go command notices a new library.
+package student
+
+/*
+#cgo CFLAGS: -I${SRCDIR}/../../native/include
+#cgo LDFLAGS: ${SRCDIR}/../../build/cpu/libstudent.a -lm -lpthread
+#if !__has_include("libstudent_stamp.h")
+#error "libstudent is not built: run `make native` first"
+#endif
+#include "libstudent_stamp.h"
+#include <stdlib.h>
+#include "student.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"onceupon/trainer/fault"
+)
+
+// Config is the shape of a student.
+type Config struct {
+	Layers, Heads, Width, Context, Vocab int
+	LayerNormEpsilon                     float32 // 1e-5 for GPT-2
+}
+
+// Options say what a Model is for and where it lives.
+type Options struct {
+	Backend       string // "ref" or "cpu"
+	ISA           string // cpu: "auto", "avx512", "avx2", "portable"
+	Threads       int
+	MaxTokens     int  // packed tokens of one call
+	MaxStories    int  // stories of one call
+	DecodeStories int  // stories told at once; 0 cannot generate
+	Train         bool // gradients, Adam moments, activations
+	ValueHead     bool
+}
+
+// Memory is what a Model takes, in bytes.
+type Memory struct {
+	Weights, Gradients, Moments, Activations, Workspace, Cache uint64
+}
+
+// Total is the sum of all parts, in bytes.
+func (m Memory) Total() uint64 {
+	return m.Weights + m.Gradients + m.Moments + m.Activations + m.Workspace + m.Cache
+}
+
+// Array names one of the four numbers that a parameter has per weight.
+type Array int
+
+// The arrays of a parameter; all but Weights need Options.Train.
+const (
+	Weights Array = iota
+	Gradients
+	Moment1
+	Moment2
+)
+
+// Parameter describes one parameter: its GGUF tensor name and its shape,
+// matrices stored [Rows][Cols] = [out][in].
+type Parameter struct {
+	Name       string
+	Rows, Cols int
+	Matrix     bool
+}
+
+// Count is the number of weights.
+func (p Parameter) Count() int { return p.Rows * p.Cols }
+
+// Model is a student in memory.
+type Model struct {
+	config     Config
+	options    Options
+	handle     *C.student
+	parameters []Parameter
+}
+
+const messageBytes = 256
+
+// check turns a status of the library into an error with an exit code.
+func check(what string, status C.int, message *[messageBytes]C.char) error {
+	if status == C.STUDENT_OK {
+		return nil
+	}
+	kind := map[C.int]fault.Kind{
+		C.STUDENT_E_ARGUMENT:   fault.Usage,
+		C.STUDENT_E_MEMORY:     fault.Capability,
+		C.STUDENT_E_CAPABILITY: fault.Capability,
+		C.STUDENT_E_NUMBERS:    fault.Numbers,
+	}[status]
+	if kind == 0 {
+		kind = fault.Failed
+	}
+	return fault.New(kind, "student: %s: %s", what, C.GoString(&message[0]))
+}
+
+// CheckABI compares the library's version and struct sizes with those this
+// package was compiled against.
+func CheckABI() error {
+	if got := int(C.student_abi_version()); got != C.STUDENT_ABI_VERSION {
+		return fault.New(fault.Capability, "libstudent has interface version %d, this program %d: run `make native`", got, int(C.STUDENT_ABI_VERSION))
+	}
+	want := []uintptr{
+		unsafe.Sizeof(C.student_options{}), unsafe.Sizeof(C.student_memory{}), unsafe.Sizeof(C.student_parameter{}),
+		unsafe.Sizeof(C.student_batch{}), unsafe.Sizeof(C.student_dropout{}), unsafe.Sizeof(C.student_adamw_options{}),
+		unsafe.Sizeof(C.student_generate_options{}), unsafe.Sizeof(C.student_reward_options{}),
+		unsafe.Sizeof(C.student_ppo_options{}), unsafe.Sizeof(C.student_ppo_sums{}),
+	}
+	sizes := make([]C.size_t, len(want))
+	if n := int(C.student_struct_sizes(&sizes[0], C.int32_t(len(sizes)))); n != len(want) {
+		return fault.New(fault.Capability, "libstudent describes %d structs, this program %d: run `make native`", n, len(want))
+	}
+	for i, size := range sizes {
+		if uintptr(size) != want[i] {
+			return fault.New(fault.Capability, "libstudent struct %d has %d bytes, this program expects %d: run `make native`", i, size, want[i])
+		}
+	}
+	return nil
+}
+
+// BestISA is the fastest instruction set of the cpu backend on this machine.
+func BestISA() string { return C.GoString(C.student_best_isa()) }
+
+func flag(b bool) C.int32_t {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// native returns the options for C; free releases its strings.
+func native(c Config, o Options) (options *C.student_options, free func()) {
+	options = (*C.student_options)(C.calloc(1, C.sizeof_student_options))
+	*options = C.student_options{
+		size: C.sizeof_student_options, layers: C.int32_t(c.Layers), heads: C.int32_t(c.Heads),
+		width: C.int32_t(c.Width), context: C.int32_t(c.Context), vocabulary: C.int32_t(c.Vocab),
+		layernorm_epsilon: C.float(c.LayerNormEpsilon), max_tokens: C.int32_t(o.MaxTokens),
+		max_stories: C.int32_t(o.MaxStories), decode_stories: C.int32_t(o.DecodeStories),
+		train: flag(o.Train), value_head: flag(o.ValueHead), threads: C.int32_t(o.Threads),
+		backend: C.CString(o.Backend), isa: C.CString(o.ISA),
+	}
+	return options, func() {
+		C.free(unsafe.Pointer(options.backend))
+		C.free(unsafe.Pointer(options.isa))
+		C.free(unsafe.Pointer(options))
+	}
+}
+
+// Plan says how much memory New would take, without taking it.
+func Plan(c Config, o Options) (Memory, error) {
+	options, free := native(c, o)
+	defer free()
+	var message [messageBytes]C.char
+	plan := C.student_memory{size: C.sizeof_student_memory}
+	if err := check("plan", C.student_plan(options, &plan, &message[0], messageBytes), &message); err != nil {
+		return Memory{}, err
+	}
+	return Memory{
+		Weights: uint64(plan.weights), Gradients: uint64(plan.gradients), Moments: uint64(plan.moments),
+		Activations: uint64(plan.activations), Workspace: uint64(plan.workspace), Cache: uint64(plan.cache),
+	}, nil
+}
+
+// New creates a student with all weights zero. Close it.
+func New(c Config, o Options) (*Model, error) {
+	if err := CheckABI(); err != nil {
+		return nil, err
+	}
+	options, free := native(c, o)
+	defer free()
+	var message [messageBytes]C.char
+	m := &Model{config: c, options: o}
+	if err := check("create", C.student_create(options, &m.handle, &message[0], messageBytes), &message); err != nil {
+		return nil, err
+	}
+	for i := range int(C.student_parameter_count(m.handle)) {
+		info := C.student_parameter{size: C.sizeof_student_parameter}
+		if err := check("parameter", C.student_parameter_info(m.handle, C.int32_t(i), &info, &message[0], messageBytes), &message); err != nil {
+			m.Close()
+			return nil, err
+		}
+		m.parameters = append(m.parameters, Parameter{C.GoString(&info.name[0]), int(info.rows), int(info.cols), info.matrix == 1})
+	}
+	return m, nil
+}
+
+// Close releases the student's memory and threads; twice is harmless.
+func (m *Model) Close() {
+	C.student_destroy(m.handle)
+	m.handle = nil
+}
+
+// Config returns the student's shape.
+func (m *Model) Config() Config { return m.config }
+
+// Options returns what the student was created with.
+func (m *Model) Options() Options { return m.options }
+
+// ISA is the instruction set in use.
+func (m *Model) ISA() string { return C.GoString(C.student_isa(m.handle)) }
+
+// Parameters lists the parameters in the library's order.
+func (m *Model) Parameters() []Parameter { return m.parameters }
+
+var errLength = errors.New("slice has the wrong length")
+
+func (m *Model) length(what string, got, want int) error {
+	if got != want {
+		return fmt.Errorf("student: %s: %w: %d, not %d", what, errLength, got, want)
+	}
+	return nil
+}
+
+// Read copies one array of parameter i into dst.
+func (m *Model) Read(a Array, i int, dst []float32) error {
+	var message [messageBytes]C.char
+	status := C.student_read(m.handle, C.int32_t(a), C.int32_t(i), floats(dst), C.size_t(len(dst)), &message[0], messageBytes)
+	return check("read", status, &message)
+}
+
+// Write copies src into one array of parameter i.
+func (m *Model) Write(a Array, i int, src []float32) error {
+	var message [messageBytes]C.char
+	status := C.student_write(m.handle, C.int32_t(a), C.int32_t(i), floats(src), C.size_t(len(src)), &message[0], messageBytes)
+	return check("write", status, &message)
+}
+
+// CopyWeights copies the weights that both students have from another one of
+// the same shape and backend.
+func (m *Model) CopyWeights(from *Model) error {
+	var message [messageBytes]C.char
+	return check("copy weights", C.student_copy_weights(m.handle, from.handle, &message[0], messageBytes), &message)
+}
+
+// ZeroGradients clears the gradients before an update.
+func (m *Model) ZeroGradients() error {
+	var message [messageBytes]C.char
+	return check("zero gradients", C.student_zero_gradients(m.handle, &message[0], messageBytes), &message)
+}
+
+func floats(x []float32) *C.float {
+	return (*C.float)(unsafe.Pointer(unsafe.SliceData(x)))
+}
+
+func integers(x []int32) *C.int32_t {
+	return (*C.int32_t)(unsafe.Pointer(unsafe.SliceData(x)))
+}
+
+// pin keeps the slices of a struct that is handed to C in place.
+func pin[T any](p *runtime.Pinner, x []T) {
+	if len(x) > 0 {
+		p.Pin(unsafe.SliceData(x))
+	}
+}
