@@ -15,6 +15,7 @@ import (
 type Batch struct {
 	Tokens  []int32
 	Offsets []int32
+	First   []int32 // position of each story's first token; nil = 0
 }
 
 // Pack packs stories into a Batch.
@@ -33,9 +34,10 @@ func (b Batch) Stories() int { return len(b.Offsets) - 1 }
 func (b Batch) native(p *runtime.Pinner) C.student_batch {
 	pin(p, b.Tokens)
 	pin(p, b.Offsets)
+	pin(p, b.First)
 	return C.student_batch{
 		size: C.sizeof_student_batch, tokens: integers(b.Tokens), offsets: integers(b.Offsets),
-		stories: C.int32_t(b.Stories()),
+		stories: C.int32_t(b.Stories()), first: integers(b.First),
 	}
 }
 

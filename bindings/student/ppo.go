@@ -87,7 +87,8 @@ type PPOSums struct {
 	PolicyClipped, ValueClipped        float64
 	Ratio, Entropy, ApproxKL, PolicyKL float64
 	Advantage, Return, ReturnSquared   float64
-	Value, ValueSquared, ValueError    float64
+	Value, ValueError                  float64 // of the new values
+	OldValue, OldValueSquared          float64
 }
 
 // Add adds the sums of another part of the same minibatch.
@@ -105,7 +106,8 @@ func (s *PPOSums) Add(o PPOSums) {
 	s.Return += o.Return
 	s.ReturnSquared += o.ReturnSquared
 	s.Value += o.Value
-	s.ValueSquared += o.ValueSquared
+	s.OldValue += o.OldValue
+	s.OldValueSquared += o.OldValueSquared
 	s.ValueError += o.ValueError
 }
 
@@ -132,6 +134,19 @@ func (m *Model) PPOBackward(mask, oldLogprob, oldValue, advantages, returns []fl
 		PolicyClipped: float64(s.policy_clipped), ValueClipped: float64(s.value_clipped), Ratio: float64(s.ratio),
 		Entropy: float64(s.entropy), ApproxKL: float64(s.approx_kl), PolicyKL: float64(s.policy_kl),
 		Advantage: float64(s.advantage), Return: float64(s.return_), ReturnSquared: float64(s.return_squared),
-		Value: float64(s.value), ValueSquared: float64(s.value_squared), ValueError: float64(s.value_error),
+		Value: float64(s.value), OldValue: float64(s.old_value), OldValueSquared: float64(s.old_value_squared), ValueError: float64(s.value_error),
 	}, check("ppo backward", status, &message)
+}
+
+// Estimate is the KL of one token from d = log p - log p_ref (TRL
+// _kl_penalty), for statistics.
+func Estimate(p KLPenalty, d float32) float64 {
+	switch x := float64(d); p {
+	case Abs:
+		return max(x, -x)
+	case MSE:
+		return x * x / 2
+	default:
+		return x
+	}
 }

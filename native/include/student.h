@@ -76,6 +76,7 @@ typedef struct student_batch {
     const int32_t *tokens;  /* [offsets[stories]] */
     const int32_t *offsets; /* [stories + 1], offsets[0] = 0, increasing */
     int32_t stories;
+    const int32_t *first; /* [stories] position of each story's first token; NULL = 0 */
 } student_batch;
 
 typedef struct student_dropout {
@@ -127,7 +128,9 @@ typedef struct student_ppo_sums {
     double policy_loss, value_loss; /* value_loss already holds TRL's factor 0.5 */
     double policy_clipped, value_clipped;
     double ratio, entropy, approx_kl, policy_kl;
-    double advantage, return_, return_squared, value, value_squared, value_error;
+    double advantage, return_, return_squared;
+    double value, value_error;             /* of the new values */
+    double old_value, old_value_squared;
 } student_ppo_sums;
 
 int32_t student_abi_version(void);

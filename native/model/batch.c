@@ -14,15 +14,15 @@ int batch_load(student *s, const student_batch *batch, const int32_t *targets, c
                     o->max_stories);
     int N = 0;
     for (int i = 0; i < batch->stories; i++) {
-        int length = batch->offsets[i + 1] - batch->offsets[i];
-        if (length < 1 || length > o->context)
+        int length = batch->offsets[i + 1] - batch->offsets[i], start = batch->first ? batch->first[i] : 0;
+        if (length < 1 || start < 0 || start > o->context || length > o->context - start)
             return fail(message, capacity, STUDENT_E_ARGUMENT, "story %d has %d tokens; 1..%d are possible", i, length,
                         o->context);
         if (length > o->max_tokens - N)
             return fail(message, capacity, STUDENT_E_ARGUMENT, "batch has more than max_tokens = %d tokens",
                         o->max_tokens);
         for (int t = 0; t < length; t++, N++) {
-            s->host_positions[N] = t;
+            s->host_positions[N] = start + t;
             s->host_targets[N] = targets ? targets[N] : t + 1 < length ? batch->tokens[N + 1] : -1;
             if (batch->tokens[N] < 0 || batch->tokens[N] >= o->vocabulary || s->host_targets[N] >= o->vocabulary)
                 return fail(message, capacity, STUDENT_E_ARGUMENT,

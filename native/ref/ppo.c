@@ -115,7 +115,8 @@ void ref_ppo_loss(backend *b, float *dlogprob, float *dvalue, const float *logpr
         sums->return_ += R;
         sums->return_squared += R * R;
         sums->value += v;
-        sums->value_squared += v * v;
+        sums->old_value += old;
+        sums->old_value_squared += old * old;
         sums->value_error += error;
     }
 }
