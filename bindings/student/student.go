@@ -44,6 +44,7 @@ type Options struct {
 	Threads       int
 	MaxTokens     int  // packed tokens of one call
 	MaxStories    int  // stories of one call
+	PPOTokens     int  // packed tokens of a whole PPO batch, 0 = MaxTokens
 	DecodeStories int  // stories told at once; 0 cannot generate
 	Train         bool // gradients, Adam moments, activations
 	ValueHead     bool
@@ -149,7 +150,7 @@ func native(c Config, o Options) (options *C.student_options, free func()) {
 		size: C.sizeof_student_options, layers: C.int32_t(c.Layers), heads: C.int32_t(c.Heads),
 		width: C.int32_t(c.Width), context: C.int32_t(c.Context), vocabulary: C.int32_t(c.Vocab),
 		layernorm_epsilon: C.float(c.LayerNormEpsilon), max_tokens: C.int32_t(o.MaxTokens),
-		max_stories: C.int32_t(o.MaxStories), decode_stories: C.int32_t(o.DecodeStories),
+		max_stories: C.int32_t(o.MaxStories), ppo_tokens: C.int32_t(o.PPOTokens), decode_stories: C.int32_t(o.DecodeStories),
 		train: flag(o.Train), value_head: flag(o.ValueHead), threads: C.int32_t(o.Threads),
 		backend: C.CString(o.Backend), isa: C.CString(o.ISA),
 	}

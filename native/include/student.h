@@ -43,6 +43,7 @@ typedef struct student_options {
     float layernorm_epsilon; /* 1e-5 for GPT-2 */
     int32_t max_tokens;      /* packed tokens of one call, at least 1 */
     int32_t max_stories;     /* stories of one call, at least 1 */
+    int32_t ppo_tokens;      /* packed tokens of a whole PPO batch, 0 = max_tokens */
     int32_t decode_stories;  /* rows of the KV cache, 0 = cannot generate */
     int32_t train;           /* 1: gradients, Adam moments, activations kept */
     int32_t value_head;      /* 1: a linear value head on the final hidden state */

@@ -50,6 +50,7 @@ static int check_options(const student_options *o, char *message, size_t capacit
         {"vocabulary", o->vocabulary, 2, 1 << 24},
         {"max_tokens", o->max_tokens, 1, 1 << 24},
         {"max_stories", o->max_stories, 1, 1 << 24},
+        {"ppo_tokens", o->ppo_tokens, 0, 1 << 28},
         {"decode_stories", o->decode_stories, 0, 1 << 20},
         {"threads", o->threads, 1, 1024},
     };
@@ -158,8 +159,9 @@ static int reserve_all(student *s, student_memory *plan, int take)
         s->dnarrow = floats(&l, N * C);
         s->dwide = floats(&l, 4 * N * C);
     }
+    size_t P = o->ppo_tokens > o->max_tokens ? (size_t)o->ppo_tokens : N;
     for (int i = 0; i < 6; i++)
-        s->per_token[i] = floats(&l, N);
+        s->per_token[i] = floats(&l, P);
     s->per_story = floats(&l, S);
     int32_t **integers[] = {&s->tokens, &s->positions, &s->targets, &s->slots};
     for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++)

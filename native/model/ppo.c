@@ -23,9 +23,10 @@ int student_advantages(student *s, const student_batch *batch, const float *mask
 {
     if (!batch || batch->size != sizeof *batch || !o || o->size != sizeof *o)
         return fail(message, capacity, STUDENT_E_ARGUMENT, "batch or reward options of another size");
-    if (batch->stories < 1 || batch->stories > s->options.max_stories ||
-        batch->offsets[batch->stories] > s->options.max_tokens)
-        return fail(message, capacity, STUDENT_E_ARGUMENT, "batch exceeds max_stories or max_tokens");
+    int room = s->options.ppo_tokens > s->options.max_tokens ? s->options.ppo_tokens : s->options.max_tokens;
+    if (batch->stories < 1 || batch->stories > s->options.max_stories || batch->offsets[batch->stories] > room)
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "PPO batch of %d stories exceeds max_stories or ppo_tokens",
+                    batch->stories);
     int N = batch->offsets[batch->stories];
     double masked = 0;
     for (int t = 0; t < N; t++)

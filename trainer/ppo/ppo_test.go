@@ -27,7 +27,7 @@ func TestKLController(t *testing.T) {
 func model(t *testing.T, train bool, maxTokens int) *student.Model {
 	t.Helper()
 	m, err := student.New(student.Config{Layers: 1, Heads: 1, Width: 8, Context: 16, Vocab: 11, LayerNormEpsilon: 1e-5},
-		student.Options{Backend: "ref", Threads: 1, MaxTokens: maxTokens, MaxStories: 8, Train: train, ValueHead: train})
+		student.Options{Backend: "ref", Threads: 1, MaxTokens: maxTokens, PPOTokens: 64, MaxStories: 8, Train: train, ValueHead: train})
 	if err != nil {
 		t.Fatal(err)
 	}
