@@ -37,7 +37,8 @@ type Token struct {
 func (m *Model) NewContext(o ContextOptions) (*Context, error) {
 	p := m.library.contextDefaults()
 	p.context, p.batch, p.sequences = uint32(o.Tokens), uint32(o.Batch), uint32(o.Sequences)
-	p.outputs = uint32(o.Outputs)
+	// libllama asserts on fewer outputs than sequences.
+	p.outputs = uint32(max(o.Outputs, o.Sequences))
 	p.threads, p.threadsBatch = int32(o.Threads), int32(o.Threads)
 	p.kvUnified = true
 	p.noPerf = true

@@ -1,0 +1,272 @@
+package judge
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"onceupon/bindings/llama"
+	"onceupon/trainer/fault"
+)
+
+// Options of Open.
+type Options struct {
+	LlamaDir  string // "" = where it was fetched to
+	AnyHash   bool   // accept a libllama that is not the pinned file
+	Model     string // gemma-270m, smollm2-135m or a path
+	Rubric    string // "" = by model; plain, chat or a path
+	Prompt    string // the fixed opening of the stories
+	Reading   string // "expected" or "sampled"
+	MaxTokens int    // teacher tokens that a story may have
+	Threads   int
+	// Wave is how many stories are read in one decode. A rating depends in its
+	// last digits on the shape of the decode, so only 1 gives a story the same
+	// marks in any company; on a processor, larger waves are no faster.
+	Wave        int
+	Temperature float64 // of the sampled reading
+	Seed        uint64
+	Calibrate   bool
+	Log         *slog.Logger
+}
+
+// Info describes an open judge.
+type Info struct {
+	Model        string `json:"model"`
+	Path         string `json:"path"`
+	Bytes        uint64 `json:"bytes"`
+	Rubric       string `json:"rubric"`
+	PrefixTokens int    `json:"prefix_tokens"`
+	Reading      string `json:"reading"`
+}
+
+// Stats count a judge's work since it was opened.
+type Stats struct {
+	Stories, Tokens int
+	Seconds         float64
+}
+
+// Judge is a teacher through libllama. One goroutine at a time.
+type Judge struct {
+	options     Options
+	rubric      Rubric
+	model       *llama.Model
+	context     *llama.Context
+	prefix      int // tokens
+	tail        []int32
+	digits      [4]int32
+	space       int32 // token between digits; -1 when digits follow each other
+	special     bool
+	calibration Calibration
+	info        Info
+	stats       Stats
+}
+
+var _ Teacher = (*Judge)(nil)
+
+// Open loads a teacher and reads the rubric once; with Calibrate it also rates
+// the rubric's examples. Close it.
+func Open(ctx context.Context, o Options) (*Judge, error) {
+	if o.Reading != "expected" && o.Reading != "sampled" {
+		return nil, fault.New(fault.Usage, "teacher reading %q must be expected or sampled", o.Reading)
+	}
+	dir, err := FindLlama(o.LlamaDir)
+	if err != nil {
+		return nil, err
+	}
+	path, rubric, err := FindModel(o.Model)
+	if err != nil {
+		return nil, err
+	}
+	library, err := llama.Open(dir, llama.Options{AnyHash: o.AnyHash, Log: o.Log})
+	if err != nil {
+		return nil, err
+	}
+	j := &Judge{options: o}
+	if j.model, err = library.LoadModel(path); err != nil {
+		return nil, err
+	}
+	if o.Rubric != "" {
+		rubric = o.Rubric
+	}
+	if rubric == "" {
+		rubric = "chat"
+	}
+	if err := j.prepare(rubric); err != nil {
+		j.Close()
+		return nil, fmt.Errorf("teacher %s: %w", path, err)
+	}
+	if err := j.calibrate(ctx); err != nil {
+		j.Close()
+		return nil, err
+	}
+	j.stats = Stats{}
+	return j, nil
+}
+
+// prepare renders the rubric, checks the digits and reads the prefix.
+func (j *Judge) prepare(rubric string) error {
+	var err error
+	if j.rubric, err = LoadRubric(rubric); err != nil {
+		return err
+	}
+	frame, err := j.rubric.render(j.options.Prompt, j.model.ChatTemplate())
+	if err != nil {
+		return err
+	}
+	prefix, err := j.model.Tokenize(frame.prefix, frame.special)
+	if err != nil {
+		return err
+	}
+	if bos, wanted := j.model.BOS(); wanted {
+		prefix = append([]int32{bos}, prefix...)
+	}
+	if j.tail, err = j.model.Tokenize(frame.tail, frame.special); err != nil {
+		return err
+	}
+	if err := j.findDigits(j.rubric.Form == "plain"); err != nil {
+		return err
+	}
+	o := j.options
+	perStory := o.MaxTokens + len(j.tail) + 8
+	j.context, err = j.model.NewContext(llama.ContextOptions{
+		Tokens: len(prefix) + o.Wave*perStory + 64, Batch: max(len(prefix), o.Wave*perStory), Sequences: o.Wave + 1,
+		Outputs: o.Wave, Threads: o.Threads,
+	})
+	if err != nil {
+		return err
+	}
+	j.prefix = len(prefix)
+	tokens := make([]llama.Token, len(prefix))
+	for i, id := range prefix {
+		tokens[i] = llama.Token{ID: id, Position: int32(i)}
+	}
+	if err := j.context.Decode(tokens); err != nil {
+		return fmt.Errorf("rubric: %w", err)
+	}
+	j.info = Info{j.model.Description(), j.model.Path, j.model.Bytes(), j.rubric.Name, j.prefix, o.Reading}
+	return nil
+}
+
+// findDigits finds the tokens of the digits and of what separates them. In
+// plain form a blank stands before the first digit too and is forced.
+func (j *Judge) findDigits(blankFirst bool) error {
+	for i := range j.digits {
+		t, err := j.model.Tokenize(string(rune('0'+i)), false)
+		if err != nil {
+			return err
+		}
+		if len(t) == 0 {
+			return fault.New(fault.Teacher, "digit %d has no token", i)
+		}
+		j.digits[i] = t[len(t)-1]
+	}
+	t, err := j.model.Tokenize("1 2", false)
+	if err != nil {
+		return err
+	}
+	n := len(t)
+	if n < 3 || t[n-1] != j.digits[2] || t[n-3] != j.digits[1] {
+		return fault.New(fault.Teacher, "\"1 2\" is not digit, blank, digit in this vocabulary: the expected reading needs that, take reading = sampled")
+	}
+	j.space = t[n-2]
+	if blankFirst {
+		j.tail = append(j.tail, j.space)
+	}
+	return nil
+}
+
+func (j *Judge) calibrate(ctx context.Context) error {
+	for k := range j.calibration.Lines {
+		j.calibration.Lines[k] = Line{Slope: 1}
+	}
+	if !j.options.Calibrate || len(j.rubric.Examples) == 0 {
+		return nil
+	}
+	var texts []string
+	for _, e := range j.rubric.Examples {
+		texts = append(texts, e.Text)
+	}
+	ratings, err := j.Rate(ctx, texts)
+	if err != nil {
+		return fmt.Errorf("calibration: %w", err)
+	}
+	j.calibration = fit(j.rubric.Examples, ratings)
+	return nil
+}
+
+// Close frees the model.
+func (j *Judge) Close() {
+	if j.context != nil {
+		j.context.Close()
+	}
+	j.model.Close()
+}
+
+// Info describes the judge.
+func (j *Judge) Info() Info { return j.info }
+
+// Calibration is the one in use.
+func (j *Judge) Calibration() Calibration { return j.calibration }
+
+// Stats are the counts since Open.
+func (j *Judge) Stats() Stats { return j.stats }
+
+// story tokenizes what the teacher reads: the whole story in chat form, the
+// reply alone in plain form, whose examples are replies.
+func (j *Judge) story(text string) ([]int32, error) {
+	text = strings.TrimSpace(text)
+	if j.rubric.Form == "plain" {
+		text = " " + strings.TrimSpace(strings.TrimPrefix(text, strings.TrimSpace(j.options.Prompt)))
+	}
+	// A line break would end the story in the plain form.
+	text = strings.Join(strings.Split(text, "\n"), " ")
+	tokens, err := j.model.Tokenize(text, false)
+	if err != nil {
+		return nil, err
+	}
+	if len(tokens) > j.options.MaxTokens {
+		return nil, fault.New(fault.Usage, "story of %d teacher tokens exceeds the %d that were planned: %.40q", len(tokens), j.options.MaxTokens, text)
+	}
+	return append(tokens, j.tail...), nil
+}
+
+// Rate rates stories in waves.
+func (j *Judge) Rate(ctx context.Context, stories []string) ([]Rating, error) {
+	started := time.Now()
+	defer func() { j.stats.Seconds += time.Since(started).Seconds() }()
+	ratings := make([]Rating, 0, len(stories))
+	for first := 0; first < len(stories); first += j.options.Wave {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		wave := stories[first:min(first+j.options.Wave, len(stories))]
+		tokens := make([][]int32, len(wave))
+		for i, s := range wave {
+			t, err := j.story(s)
+			if err != nil {
+				return nil, err
+			}
+			tokens[i] = t
+			j.stats.Tokens += len(t)
+		}
+		read := j.expected
+		if j.options.Reading == "sampled" {
+			read = j.sampled
+		}
+		r, err := read(wave, tokens)
+		if err != nil {
+			return nil, err
+		}
+		for i := range r {
+			r[i].Calibrated = r[i].Marks
+			if j.options.Calibrate {
+				r[i].Calibrated = j.calibration.apply(r[i].Marks)
+			}
+		}
+		ratings = append(ratings, r...)
+		j.stats.Stories += len(wave)
+	}
+	return ratings, nil
+}
