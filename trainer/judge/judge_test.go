@@ -1,0 +1,179 @@
+package judge
+
+import (
+	"context"
+	"math"
+	"testing"
+
+	"onceupon/trainer/fault"
+)
+
+// wellMade are stories that stand in no rubric.
+var wellMade = []string{
+	`there lived a small bear named Lily who loved a golden cup. One day the cup fell into the well. Lily asked the frog for help. The frog dived to the bottom and brought the cup up again. Lily poured honey into it, and they shared the honey under the old tree.`,
+	`a boy named Tom found a blue egg in the garden. He kept it warm in his hat. After three days a little dragon came out and sneezed. "Are you my mother?" asked the dragon. Tom laughed and gave it some milk, and the dragon slept in his hat every night.`,
+	`an old king had lost his crown. He looked in the castle and in the stable. At last he met a sheep who was wearing it. "I thought it was a flower ring," said the sheep. The king smiled and let her keep it until Sunday.`,
+	`a mouse wanted to see the moon. She climbed the tallest tree in the forest, but the moon was still far away. An owl offered to carry her. They flew over the clouds, and the mouse touched the light with her paw. When she came home, her whiskers shone like silver.`,
+	`two sisters had only one pair of red boots. When it rained, they argued at the door. Then Anna took the left boot and Mia took the right one, and they hopped to school together. The teacher laughed so much that she bought them a second pair.`,
+	`a fisherman heard a song from the sea. He rowed toward it and found a whale with a bell around its neck. The bell was too tight. He cut the rope with his knife, and the whale gave a happy jump. After that day his net was always full.`,
+}
+
+func openJudge(t testing.TB, model, reading string) *Judge {
+	t.Helper()
+	j, err := Open(context.Background(), Options{Model: model, Prompt: "Once upon a time,", Reading: reading, MaxTokens: 256, Threads: 2, Wave: 1,
+		Temperature: 0.2, Seed: 42, Calibrate: reading == "expected"})
+	if fault.Code(err) == int(fault.Capability) {
+		t.Skipf("no teacher on this machine: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(j.Close)
+	return j
+}
+
+func TestProbe(t *testing.T) {
+	for _, c := range []struct {
+		model string
+		pass  bool
+	}{{"gemma-270m", true}, {"smollm2-135m", true}} {
+		j := openJudge(t, c.model, "expected")
+		p, err := Probe(context.Background(), j, wellMade, len(wellMade), 1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %+v, calibration %+v", c.model, j.Info(), j.Calibration().Lines)
+		for _, k := range p.Kinds {
+			t.Logf("  %-32s %5.2f ± %.2f", k.Kind, k.Mean, k.SD)
+		}
+		s := j.Stats()
+		t.Logf("  rank correlation %.2f, %.3f s a story, %.0f tokens/s", p.RankCorrelation, s.Seconds/float64(s.Stories), float64(s.Tokens)/s.Seconds)
+		if p.Passed != c.pass {
+			t.Errorf("%s: passed = %v, want %v", c.model, p.Passed, c.pass)
+		}
+	}
+}
+
+func TestRatingDoesNotDependOnCompany(t *testing.T) {
+	j := openJudge(t, "smollm2-135m", "expected")
+	together, err := j.Rate(context.Background(), wellMade[:3])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range wellMade[:3] {
+		alone, err := j.Rate(context.Background(), []string{s})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if alone[0].Distribution != together[i].Distribution {
+			t.Errorf("story %d: %v alone, %v with others", i, alone[0].Distribution, together[i].Distribution)
+		}
+	}
+}
+
+func TestSampledReading(t *testing.T) {
+	j := openJudge(t, "gemma-270m", "sampled")
+	a, err := j.Rate(context.Background(), wellMade[:2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := j.Rate(context.Background(), wellMade[:2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range a {
+		if a[i].Text != b[i].Text || a[i].Text == "" {
+			t.Errorf("story %d: answers %q and %q", i, a[i].Text, b[i].Text)
+		}
+	}
+}
+
+func TestMissingTeacher(t *testing.T) {
+	dir, err := FindLlama("")
+	if err != nil {
+		t.Skip(err)
+	}
+	_, err = Open(context.Background(), Options{LlamaDir: dir, Model: t.TempDir() + "/none.gguf", Reading: "expected", MaxTokens: 10, Threads: 1, Wave: 1})
+	if fault.Code(err) != int(fault.Capability) {
+		t.Errorf("missing teacher gave %v", err)
+	}
+}
+
+func TestParseMarks(t *testing.T) {
+	for _, c := range []struct {
+		answer string
+		marks  [3]float64
+		found  int
+		paper  float64
+	}{
+		{"3 2 1", [3]float64{3, 2, 1}, 3, 6.0 / 9},
+		{"Marks: 2, 2, 9.", [3]float64{2, 2, 3}, 3, 7.0 / 9},
+		{"321", [3]float64{3}, 1, 3.0 / 9},
+		{"1 2", [3]float64{1, 2}, 2, 3.0 / 9},
+		{"good story", [3]float64{}, 0, 0.5},
+		{"", [3]float64{}, 0, 0.5},
+		{"a1 2b 3", [3]float64{3}, 1, 3.0 / 9},
+		{"99999999999999999999 0 0", [3]float64{3, 0, 0}, 3, 3.0 / 9},
+		{"-1 2 3", [3]float64{1, 2, 3}, 3, 6.0 / 9},
+		{"1 2 3 3 3", [3]float64{1, 2, 3}, 3, 6.0 / 9},
+	} {
+		marks, found := ParseMarks(c.answer)
+		if marks != c.marks || found != c.found {
+			t.Errorf("%q: %v %d, want %v %d", c.answer, marks, found, c.marks, c.found)
+		}
+		if got := PaperScore(c.answer); math.Abs(got-c.paper) > 1e-12 {
+			t.Errorf("%q: paper score %v, want %v", c.answer, got, c.paper)
+		}
+	}
+}
+
+func TestCalibrationOrdersAndClips(t *testing.T) {
+	examples := []Example{{"a", [3]int{0, 0, 0}}, {"b", [3]int{3, 3, 0}}, {"c", [3]int{1, 2, 3}}}
+	ratings := []Rating{{Marks: [3]float64{1.4, 2, 2}}, {Marks: [3]float64{1.6, 2, 2.2}}, {Marks: [3]float64{1.5, 2, 1}}}
+	c := fit(examples, ratings)
+	if !c.Lines[0].Fitted || c.Lines[1].Fitted || c.Lines[2].Fitted {
+		t.Errorf("lines %+v: the first should be fitted, the flat and the falling one not", c.Lines)
+	}
+	if got := c.apply([3]float64{9, 2, 1}); got != [3]float64{3, 2, 1} {
+		t.Errorf("apply gave %v", got)
+	}
+}
+
+type fixed struct{ score float64 }
+
+func (f fixed) Rate(_ context.Context, stories []string) ([]Rating, error) {
+	all := make([]Rating, len(stories))
+	for i := range all {
+		all[i].Calibrated = [3]float64{f.score, f.score, f.score}
+	}
+	return all, nil
+}
+
+func TestTeacherWithoutOpinionFails(t *testing.T) {
+	p, err := Probe(context.Background(), fixed{2}, wellMade, 3, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Passed || p.RankCorrelation != 0 {
+		t.Errorf("a teacher that says the same of everything: %+v", p)
+	}
+	if _, err := Probe(context.Background(), fixed{2}, nil, 3, 1, nil); fault.Code(err) != int(fault.Usage) {
+		t.Errorf("a probe without stories gave %v", err)
+	}
+}
+
+func TestRubricsAreChecked(t *testing.T) {
+	for _, name := range []string{"plain", "chat"} {
+		r, err := LoadRubric(name)
+		if err != nil || r.Form != name {
+			t.Errorf("%s: %+v, %v", name, r.Form, err)
+		}
+	}
+	if _, err := LoadRubric("none.toml"); fault.Code(err) != int(fault.Usage) {
+		t.Errorf("missing rubric gave %v", err)
+	}
+	r, _ := LoadRubric("chat")
+	if _, err := r.render("Once", ""); fault.Code(err) != int(fault.Usage) {
+		t.Errorf("chat form without a template gave %v", err)
+	}
+}

@@ -1,0 +1,118 @@
+package judge
+
+import (
+	"context"
+	"math"
+	"sort"
+
+	"onceupon/trainer/fault"
+)
+
+// Kind is one row of the probe's table: stories damaged in one way.
+type Kind struct {
+	Kind string  `json:"kind"`
+	Mean float64 `json:"mean"` // of the score, 0..9
+	SD   float64 `json:"sd"`   // of the stories, not of the mean
+	N    int     `json:"n"`
+	rank float64 // as a person would order the kinds, best first
+}
+
+// ProbeResult says whether a teacher may teach.
+type ProbeResult struct {
+	Kinds []Kind `json:"kinds"`
+	// RankCorrelation is Spearman's rho between the kinds' means and the order
+	// a person would give them.
+	RankCorrelation float64 `json:"rank_correlation"`
+	Passed          bool    `json:"passed"`
+}
+
+// minRankCorrelation is what a teacher needs besides preferring stories to
+// noise: the kinds in broadly the right order.
+const minRankCorrelation = 0.5
+
+// Probe rates n stories of every kind of damage, made from well-made stories
+// (replies) by a generator that is seeded. A teacher passes when well-made
+// stories stand above shuffled words and above random letters by more than
+// twice the standard error of the difference, and the order of all kinds agrees
+// with a person's.
+func Probe(ctx context.Context, t Teacher, wellMade []string, n int, seed uint64, progress func(done, total int)) (ProbeResult, error) {
+	if len(wellMade) < n || n < 2 {
+		return ProbeResult{}, fault.New(fault.Usage, "probe: %d stories for %d of every kind; at least 2 of a kind are needed", len(wellMade), n)
+	}
+	var result ProbeResult
+	for i, d := range damages {
+		var stories []string
+		for k := range n {
+			stories = append(stories, d.apply(newDamager(seed, i, k), wellMade, k))
+		}
+		ratings, err := t.Rate(ctx, stories)
+		if err != nil {
+			return result, err
+		}
+		kind := Kind{Kind: d.name, N: n, rank: d.rank}
+		for _, r := range ratings {
+			kind.Mean += r.Score() / float64(n)
+		}
+		for _, r := range ratings {
+			kind.SD += (r.Score() - kind.Mean) * (r.Score() - kind.Mean) / float64(n-1)
+		}
+		kind.SD = math.Sqrt(kind.SD)
+		result.Kinds = append(result.Kinds, kind)
+		if progress != nil {
+			progress(i+1, len(damages))
+		}
+	}
+	result.RankCorrelation = spearman(result.Kinds)
+	well := result.Kinds[0]
+	result.Passed = result.RankCorrelation >= minRankCorrelation
+	for _, k := range result.Kinds {
+		if k.Kind == "words shuffled" || k.Kind == "letters at random" {
+			margin := 2 * math.Sqrt((well.SD*well.SD+k.SD*k.SD)/float64(n))
+			result.Passed = result.Passed && well.Mean-k.Mean > margin
+		}
+	}
+	return result, nil
+}
+
+// spearman is Pearson's correlation of ranks; ties share their mean rank.
+func spearman(kinds []Kind) float64 {
+	person, teacher := make([]float64, len(kinds)), make([]float64, len(kinds))
+	for i, k := range kinds {
+		person[i], teacher[i] = -k.rank, k.Mean
+	}
+	a, b := ranks(person), ranks(teacher)
+	n := float64(len(a))
+	var sa, sb, saa, sbb, sab float64
+	for i := range a {
+		sa += a[i]
+		sb += b[i]
+		saa += a[i] * a[i]
+		sbb += b[i] * b[i]
+		sab += a[i] * b[i]
+	}
+	denominator := math.Sqrt((n*saa - sa*sa) * (n*sbb - sb*sb))
+	if denominator == 0 {
+		return 0 // a teacher that says the same of everything orders nothing
+	}
+	return (n*sab - sa*sb) / denominator
+}
+
+func ranks(x []float64) []float64 {
+	order := make([]int, len(x))
+	for i := range order {
+		order[i] = i
+	}
+	sort.SliceStable(order, func(i, j int) bool { return x[order[i]] < x[order[j]] })
+	out := make([]float64, len(x))
+	for i := 0; i < len(order); {
+		end := i
+		for end < len(order) && x[order[end]] == x[order[i]] {
+			end++
+		}
+		for k := i; k < end; k++ {
+			out[order[k]] = float64(i+end-1) / 2
+		}
+		i = end
+	}
+	return out
+}
