@@ -48,7 +48,11 @@ func (b *Book) Story(i uint64) Story {
 		if line.optional && r.IntN(2) == 0 {
 			continue
 		}
-		parts = append(parts, t.fill(line.choices[r.IntN(len(line.choices))]))
+		part := t.fill(line.choices[r.IntN(len(line.choices))])
+		if len(parts) > 0 {
+			part = capital(part) // the first part goes on from the opening
+		}
+		parts = append(parts, part)
 	}
 	text := strings.Join(parts, " ")
 	opening := b.data.openings[r.IntN(len(b.data.openings))]

@@ -81,13 +81,16 @@ func (t *telling) fill(text string) string {
 		role, after, _ := strings.Cut(rest, "}")
 		word := t.word(strings.ToLower(role))
 		if sentenceStart(b.String()) || role != strings.ToLower(role) {
-			word = strings.ToUpper(word[:1]) + word[1:]
+			word = capital(word)
 		}
 		b.WriteString(word)
 		text = after
 	}
 	return b.String()
 }
+
+// capital gives the first letter a capital.
+func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 // sentenceStart says whether the next word begins a sentence inside the text.
 // The beginning of the text itself follows the opening and stays as it is.
