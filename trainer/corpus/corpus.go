@@ -214,6 +214,9 @@ func cutLine(text, marker string) (before, after string, found bool) {
 	return text, "", false
 }
 
+// CountWords counts whitespace words.
+func CountWords(text string) int { return len(strings.Fields(text)) }
+
 // Words is the number of whitespace words.
 func (c *Corpus) Words() int { return c.words }
 

@@ -1,0 +1,200 @@
+package run
+
+import (
+	"context"
+
+	"onceupon/trainer/checkpoint"
+	"onceupon/trainer/fault"
+	"onceupon/trainer/judge"
+	"onceupon/trainer/metrics"
+	"onceupon/trainer/rollout"
+)
+
+// Held-out stories have ids that no batch reaches; with the seed they decide
+// every draw, so a set before and after is told under the same numbers.
+const (
+	chooseIDs uint64 = 1 << 48
+	reportIDs uint64 = 1 << 49
+)
+
+func ids(first uint64, n int) []uint64 {
+	all := make([]uint64, n)
+	for i := range all {
+		all[i] = first + uint64(i)
+	}
+	return all
+}
+
+// tell tells held-out stories.
+func (s *session) tell(ctx context.Context, first uint64, n int) ([]rollout.Story, error) {
+	return s.teller().Tell(ctx, s.prompt, ids(first, n), nil)
+}
+
+// rate reads a set with one judge and logs what it found. An unreadable
+// rating is an error here: a set must be read whole to be compared.
+func (s *session) rate(ctx context.Context, j *judge.Judge, who, set string, stories []rollout.Story) (Evaluated, error) {
+	var e Evaluated
+	var replies []string
+	event := metrics.EvaluationEvent{Event: "evaluation", Batch: s.state.Batch, Set: set, Judge: who, N: len(stories)}
+	for i, story := range stories {
+		r, err := j.Rate(ctx, []string{story.Text})
+		if err != nil {
+			return e, storyError(err)
+		}
+		if r[0].Unreadable {
+			return e, fault.New(fault.Teacher, "held-out story %d: the %s's answer %q has no three marks: take teacher.reading = expected", i, who, r[0].Text)
+		}
+		e.Scores = append(e.Scores, r[0].Score())
+		for k := range e.Marks {
+			e.Marks[k] += r[0].Calibrated[k] / float64(len(stories))
+		}
+		replies = append(replies, story.Words)
+		event.Words += float64(len(storyWords(story))) / float64(len(stories))
+		s.o.Reporter.Progress("read by "+who, int64(i+1), int64(len(stories)), "stories", set)
+	}
+	e.Distinct = metrics.Distinct(replies)
+	event.Marks, event.Distinct = e.Marks, e.Distinct
+	event.Score, event.ScoreCI = metrics.MeanCI(e.Scores)
+	for _, story := range stories[:min(sampleStories, len(stories))] {
+		e.Texts = append(e.Texts, story.Text)
+	}
+	return e, s.record("evaluation/"+set+"/"+who, int64(s.state.Batch), event)
+}
+
+// sampleStories are kept of each set for the report.
+const sampleStories = 6
+
+// second reads the report set with the judge that never teaches. It is opened
+// for this alone: two models at once would share the cache of the processor.
+func (s *session) second(ctx context.Context, stories []rollout.Story) (Evaluated, error) {
+	if s.c.Teacher.SecondJudge == "" {
+		return Evaluated{}, nil
+	}
+	j, err := openJudge(ctx, s.c, s.c.Teacher.SecondJudge, s.o.Log)
+	if err != nil {
+		return Evaluated{}, err
+	}
+	defer j.Close()
+	if n := s.c.Evaluate.SecondStories; n > 0 {
+		stories = stories[:n]
+	}
+	return s.rate(ctx, j, "second", "report", stories)
+}
+
+// begin measures the pretrained student and writes the first checkpoint of the
+// interaction.
+func (s *session) begin(ctx context.Context) error {
+	choose, err := s.tell(ctx, chooseIDs, s.c.Evaluate.ChooseOn)
+	if err != nil {
+		return err
+	}
+	report, err := s.tell(ctx, reportIDs, s.c.Evaluate.ReportOn)
+	if err != nil {
+		return err
+	}
+	chosen, err := s.rate(ctx, s.teacher, "teacher", "choose", choose)
+	if err != nil {
+		return err
+	}
+	b := &s.state.Before
+	b.Choose, _ = metrics.MeanCI(chosen.Scores)
+	b.ChooseDistinct2 = chosen.Distinct[1]
+	if b.Report, err = s.rate(ctx, s.teacher, "teacher", "report", report); err != nil {
+		return err
+	}
+	if b.Second, err = s.second(ctx, report); err != nil {
+		return err
+	}
+	s.state.Best = Best{Choose: b.Choose}
+	if err := s.keep(best); err != nil {
+		return err
+	}
+	return s.save()
+}
+
+// choose keeps the student if it is the best so far on the set for choosing,
+// within the limits of KL and variety.
+func (s *session) choose(ctx context.Context) error {
+	stories, err := s.tell(ctx, chooseIDs, s.c.Evaluate.ChooseOn)
+	if err != nil {
+		return err
+	}
+	e, err := s.rate(ctx, s.teacher, "teacher", "choose", stories)
+	if err != nil {
+		return err
+	}
+	mean, _ := metrics.MeanCI(e.Scores)
+	// Variety is compared on the same set: distinct-n depends on its size.
+	limit := s.c.Interact.MinDistinct2 * s.state.Before.ChooseDistinct2
+	switch {
+	case s.state.KL > s.c.Interact.MaxKL:
+		s.o.Reporter.Say("batch %d: %.2f on the set for choosing, not chosen: KL %.2f exceeds interact.max_kl = %g", s.state.Batch, mean, s.state.KL, s.c.Interact.MaxKL)
+	case e.Distinct[1] < limit:
+		s.o.Reporter.Say("batch %d: %.2f on the set for choosing, not chosen: distinct-2 %.3f is below %.3f", s.state.Batch, mean, e.Distinct[1], limit)
+	case mean > s.state.Best.Choose:
+		s.o.Reporter.Say("batch %d: %.2f on the set for choosing, the best so far (%.2f before)", s.state.Batch, mean, s.state.Before.Choose)
+		s.state.Best = Best{Batch: s.state.Batch, Choose: mean, KL: s.state.KL}
+		return s.keep(best)
+	default:
+		s.o.Reporter.Say("batch %d: %.2f on the set for choosing; the best is %.2f", s.state.Batch, mean, s.state.Best.Choose)
+	}
+	return nil
+}
+
+// finish reads the chosen student on the set for reporting.
+func (s *session) finish(ctx context.Context) (metrics.ResultEvent, error) {
+	if s.c.Interact.Select == "best" {
+		if err := s.load(best, s.policy); err != nil {
+			return metrics.ResultEvent{}, err
+		}
+	} else {
+		s.state.Best = Best{Batch: s.state.Batch, KL: s.state.KL}
+	}
+	stories, err := s.tell(ctx, reportIDs, s.c.Evaluate.ReportOn)
+	if err != nil {
+		return metrics.ResultEvent{}, err
+	}
+	after, err := s.rate(ctx, s.teacher, "teacher", "report", stories)
+	if err != nil {
+		return metrics.ResultEvent{}, err
+	}
+	second, err := s.second(ctx, stories)
+	if err != nil {
+		return metrics.ResultEvent{}, err
+	}
+	before := s.state.Before.Report
+	r := metrics.ResultEvent{
+		Event: "result", Command: "run", Run: s.folder.Path, Seed: s.c.Run.Seed, PretrainWords: s.state.Pretrain.Words,
+		BudgetWords: s.state.Budget.Spent, Batches: s.state.Batch, ChosenBatch: s.state.Best.Batch, Stories: s.state.Stories,
+		Unreadable: s.state.Unreadable, MarksBefore: before.Marks, MarksAfter: after.Marks,
+		Distinct2Before: before.Distinct[1], Distinct2After: after.Distinct[1], KL: s.state.Best.KL,
+		MaxLogprobDiff: s.state.MaxDiff, Resumed: s.state.Resumed,
+	}
+	r.ScoreBefore, _ = metrics.MeanCI(before.Scores)
+	r.ScoreAfter, _ = metrics.MeanCI(after.Scores)
+	r.Rise, r.RiseCI = metrics.PairedRise(before.Scores, after.Scores)
+	if s.c.Teacher.SecondJudge != "" {
+		r.SecondJudge = &metrics.SecondJudge{}
+		r.SecondJudge.Before, _ = metrics.MeanCI(s.state.Before.Second.Scores)
+		r.SecondJudge.After, _ = metrics.MeanCI(second.Scores)
+		r.SecondJudge.Rise, r.SecondJudge.RiseCI = metrics.PairedRise(s.state.Before.Second.Scores, second.Scores)
+	}
+	if r.WeightsSHA256, err = checkpoint.WeightsHash(s.policy); err != nil {
+		return r, err
+	}
+	s.state.Seconds.Other += s.lap()
+	r.Seconds = s.state.Seconds
+	if err := s.record("result", int64(s.state.Batch), r); err != nil {
+		return r, err
+	}
+	return r, s.folder.Stories(pairs(before.Texts, after.Texts))
+}
+
+// pairs are stories of the same seeds before and after, for the report.
+func pairs(before, after []string) []any {
+	var all []any
+	for i := range before {
+		all = append(all, map[string]any{"kind": "held-out", "seed": reportIDs + uint64(i), "before": before[i], "after": after[i]})
+	}
+	return all
+}

@@ -1,0 +1,164 @@
+package run
+
+import (
+	"context"
+	"iter"
+	"path/filepath"
+
+	"onceupon/ggml"
+	"onceupon/trainer/corpus"
+	"onceupon/trainer/fault"
+	"onceupon/trainer/metrics"
+	"onceupon/trainer/pretrain"
+	"onceupon/trainer/storybook"
+	"onceupon/trainer/tokenizer"
+)
+
+// read opens the corpus and the tokenizer, which is trained on the first start
+// and kept in the folder, or comes with the student that is given.
+func (s *session) read(ctx context.Context) error {
+	name := s.c.Corpus.Path
+	var reading, held iter.Seq[string]
+	if name == "" {
+		name = "storybook"
+		book := storybook.New(s.c.Run.Seed)
+		reading = book.Documents(s.c.Corpus.Words)
+		held = book.HeldOut(max(2*s.c.Student.Context, min(20_000, int(float64(s.c.Corpus.Words)*s.c.Corpus.HeldOut))))
+	} else {
+		c, err := corpus.Open(ctx, name)
+		if err != nil {
+			return err
+		}
+		reading, held = c.Split(s.c.Run.Seed, s.c.Corpus.HeldOut)
+	}
+	// Text that will never be read need not be packed.
+	reading = firstWords(reading, s.c.Pretrain.Words)
+	if err := s.openTokenizer(ctx, reading); err != nil {
+		return err
+	}
+	if s.o.Only == "interact" {
+		return nil
+	}
+	var err error
+	s.corpus, err = pretrain.NewCorpus(name, reading, held, s.tokenizer.Encode, s.tokenizer.EOS(), s.c.Student.Context)
+	return err
+}
+
+// firstWords stops after the document in which the words are reached; a
+// corpus that has fewer is given whole.
+func firstWords(documents iter.Seq[string], words int64) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		n := int64(0)
+		for d := range documents {
+			if !yield(d) {
+				return
+			}
+			if n += int64(corpus.CountWords(d)); n >= words && words > 0 {
+				return
+			}
+		}
+	}
+}
+
+func (s *session) openTokenizer(ctx context.Context, documents iter.Seq[string]) error {
+	path := filepath.Join(s.folder.Path, "tokenizer.json")
+	var err error
+	switch {
+	case exists(path):
+		s.tokenizer, err = tokenizer.Load(path)
+	case s.o.Student != "":
+		if s.tokenizer, err = StudentTokenizer(s.o.Student); err == nil {
+			err = s.tokenizer.Save(path)
+		}
+	default:
+		s.tokenizer, err = tokenizer.Train(ctx, documents, tokenizer.TrainOptions{
+			VocabSize: s.c.Student.Vocab, MinFrequency: s.c.Corpus.MinFrequency,
+			Progress: func(done, total int) { s.o.Reporter.Progress("tokenizer", int64(done), int64(total), "tokens", "") },
+		})
+		if err == nil {
+			err = s.tokenizer.Save(path)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if n := s.tokenizer.VocabSize(); n > s.c.Student.Vocab {
+		return fault.New(fault.Usage, "config: student.vocab = %d, but the tokenizer has %d tokens", s.c.Student.Vocab, n)
+	}
+	return nil
+}
+
+// StudentTokenizer is the tokenizer inside a student's GGUF.
+func StudentTokenizer(path string) (*tokenizer.Tokenizer, error) {
+	f, err := ggml.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	_, v, err := ggml.ReadModel(f)
+	if err != nil {
+		return nil, err
+	}
+	return tokenizer.FromParts(v.Tokens, v.Merges, v.Specials)
+}
+
+// pretrain reads the corpus to its end.
+func (s *session) pretrain(ctx context.Context) error {
+	p := s.c.Pretrain
+	if p.Words == 0 || s.state.Phase != phasePretrain || s.o.Only == "interact" {
+		return nil
+	}
+	settings := pretrain.Settings{
+		Words: p.Words, BatchTokens: p.BatchTokens, LR: p.LR, Beta1: p.Beta1, Beta2: p.Beta2, Epsilon: p.Epsilon,
+		WeightDecay: p.WeightDecay, GradClip: float32(p.GradClip), Warmup: p.Warmup, Schedule: p.Schedule,
+		Dropout: float32(p.Dropout), Seed: s.c.Run.Seed, Milestones: p.Milestones,
+	}
+	last := s.clock
+	state, err := pretrain.Run(ctx, s.policy, s.corpus, settings, s.state.Pretrain, pretrain.Hooks{
+		Progress: func(u pretrain.Progress) error {
+			s.state.Pretrain = u.State
+			s.state.Seconds.Pretrain += s.lap()
+			s.o.Reporter.Progress("pretrain", min(u.Words, p.Words), p.Words, "words", "")
+			// Every tenth update and the last one are logged.
+			if u.Step%10 != 0 && u.Step != u.Steps {
+				return nil
+			}
+			e := metrics.PretrainEvent{Event: "pretrain", Step: u.Step, Steps: u.Steps, Words: u.Words, Tokens: u.Tokens, Loss: u.Loss,
+				LR: u.LR, GradNorm: u.GradNorm, TokPerSec: float64(u.Tokens) / s.state.Seconds.Pretrain}
+			if u.Step == u.Steps {
+				var err error
+				if e.ValLoss, err = pretrain.Loss(ctx, s.policy, s.corpus.HeldOut); err != nil {
+					return err
+				}
+				s.o.Reporter.Say("pretrained on %d words: loss %.3f, held-out %.3f nats a token, %.0f tokens/s", u.Words, u.Loss, e.ValLoss, e.TokPerSec)
+			}
+			return s.record("pretrain", u.Step, e)
+		},
+		Milestone: func(words int64, _ pretrain.State) error { return s.keep(milestoneName(words)) },
+		Pause: func(pretrain.State) error {
+			if s.clock.Sub(last) < checkpointEvery {
+				return nil
+			}
+			last = s.clock
+			return s.save()
+		},
+	})
+	s.state.Pretrain = state
+	if err != nil {
+		return s.saveAfter(err)
+	}
+	return nil
+}
+
+// saveAfter writes a checkpoint when the work was interrupted, so that nothing
+// that was computed is lost; other errors leave the last checkpoint.
+func (s *session) saveAfter(err error) error {
+	if fault.Code(err) != int(fault.Interrupted) {
+		return err
+	}
+	if saveErr := s.save(); saveErr != nil {
+		return saveErr
+	}
+	s.o.Reporter.Say("interrupted; the same command goes on from here")
+	return err
+}

@@ -1,0 +1,266 @@
+package run
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"onceupon/bindings/student"
+	"onceupon/ggml"
+	"onceupon/trainer/checkpoint"
+	"onceupon/trainer/config"
+	"onceupon/trainer/fault"
+	"onceupon/trainer/judge"
+	"onceupon/trainer/metrics"
+	"onceupon/trainer/pretrain"
+	"onceupon/trainer/rollout"
+	"onceupon/trainer/runfolder"
+	"onceupon/trainer/tokenizer"
+)
+
+// Options of a run besides its configuration.
+type Options struct {
+	Folder   string
+	Reporter *metrics.Reporter
+	Log      *slog.Logger // warnings of libllama
+	// Only stops after pretraining ("pretrain") or begins with a student that is
+	// given ("interact"); "" runs all.
+	Only string
+	// Student is the GGUF that `interact` begins with.
+	Student string
+}
+
+// session is one process's work on a run folder.
+type session struct {
+	c         config.Config
+	o         Options
+	folder    *runfolder.Folder
+	board     *metrics.TensorBoard
+	state     State
+	tokenizer *tokenizer.Tokenizer
+	corpus    *pretrain.Corpus
+	policy    *student.Model
+	reference *student.Model
+	teacher   *judge.Judge
+	prompt    []int32
+	clock     time.Time // end of the last accounted interval
+}
+
+// names of checkpoints
+const (
+	latest     = "latest"     // what a resume goes on from
+	pretrained = "pretrained" // the reference of the interaction
+	best       = "best"       // what the run hands over
+)
+
+// checkpointEvery is how often pretraining writes a checkpoint. When it falls
+// does not matter to the weights, only to how much a crash repeats.
+const checkpointEvery = 30 * time.Second
+
+func shape(s config.Student) student.Config {
+	return student.Config{Layers: s.Layers, Heads: s.Heads, Width: s.Width, Context: s.Context, Vocab: s.Vocab,
+		LayerNormEpsilon: float32(s.LayerNormEpsilon)}
+}
+
+// Threads is how many a configuration asks for.
+func Threads(c config.Config) int {
+	if c.Run.Threads > 0 {
+		return c.Run.Threads
+	}
+	return runtime.NumCPU()
+}
+
+// PolicyOptions sizes the student that is trained.
+func PolicyOptions(c config.Config) student.Options {
+	stories := max(c.Rollout.Stories, c.Pretrain.BatchTokens/c.Student.Context+1)
+	return student.Options{
+		Backend: c.Run.Backend, ISA: c.Run.ISA, Threads: Threads(c), MaxTokens: c.Run.MaxTokens, MaxStories: stories,
+		PPOTokens: c.Rollout.Stories * c.Student.Context, DecodeStories: min(c.Rollout.Stories, c.Run.MaxTokens),
+		Train: true, ValueHead: true,
+	}
+}
+
+// ReferenceOptions sizes the frozen student.
+func ReferenceOptions(c config.Config) student.Options {
+	o := PolicyOptions(c)
+	o.Train, o.ValueHead, o.DecodeStories, o.PPOTokens = false, false, 0, 0
+	return o
+}
+
+// open locks the folder, finds where a run stands, and prepares tokenizer,
+// corpus and student.
+func open(ctx context.Context, c config.Config, o Options) (s *session, err error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	s = &session{c: c, o: o, clock: time.Now()}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.folder, err = runfolder.Open(o.Folder, c); err != nil {
+		return nil, err
+	}
+	if s.board, err = metrics.NewTensorBoard(filepath.Join(o.Folder, "tensorboard")); err != nil {
+		return nil, err
+	}
+	if err := s.read(ctx); err != nil {
+		return nil, err
+	}
+	if s.policy, err = student.New(shape(c.Student), PolicyOptions(c)); err != nil {
+		return nil, err
+	}
+	s.prompt = s.tokenizer.Encode(c.Rollout.Prompt)
+	if n := len(s.prompt) + c.Rollout.MaxNewTokens; n > c.Student.Context {
+		return nil, fault.New(fault.Usage, "config: rollout.max_new_tokens = %d with a prompt of %d tokens exceeds student.context = %d", c.Rollout.MaxNewTokens, len(s.prompt), c.Student.Context)
+	}
+	return s, s.resume()
+}
+
+// resume goes on from the latest checkpoint, or draws a new student.
+func (s *session) resume() error {
+	name, _, err := checkpoint.Latest(s.folder.Checkpoints())
+	if err != nil {
+		return err
+	}
+	if name == "" {
+		s.state = State{Phase: phasePretrain}
+		if err := s.folder.CutBack(runfolder.Offsets{}); err != nil {
+			return err
+		}
+		if s.o.Student != "" {
+			s.state.Phase = phasePretrain
+			return checkpoint.LoadWeights(s.o.Student, s.policy)
+		}
+		return pretrain.Initialize(s.policy, s.c.Run.Seed)
+	}
+	if _, err := checkpoint.Load(s.folder.Checkpoints(), name, s.policy, &s.state); err != nil {
+		return err
+	}
+	s.state.Resumed = true
+	s.o.Reporter.Say("going on from %s: %s, %d words read, %d batches done", filepath.Join(s.folder.Path, "checkpoints", name),
+		s.state.Phase, s.state.Pretrain.Words, s.state.Batch)
+	return s.folder.CutBack(s.state.Offsets)
+}
+
+func (s *session) close() {
+	if s.teacher != nil {
+		s.teacher.Close()
+	}
+	for _, m := range []*student.Model{s.policy, s.reference} {
+		if m != nil {
+			m.Close()
+		}
+	}
+	if s.board != nil {
+		s.board.Close()
+	}
+	if s.folder != nil {
+		s.folder.Close()
+	}
+}
+
+func (s *session) vocabulary() ggml.Vocabulary {
+	return ggml.Vocabulary{Tokens: s.tokenizer.Tokens(), Merges: s.tokenizer.Merges(), Specials: s.tokenizer.Specials(), End: s.tokenizer.EOS()}
+}
+
+// save writes the checkpoint that a resume goes on from.
+func (s *session) save() error {
+	var err error
+	s.state.Counter++
+	s.state.Seconds.Other += s.lap()
+	if s.state.Offsets, err = s.folder.Offsets(); err != nil {
+		return err
+	}
+	_, err = checkpoint.Save(s.folder.Checkpoints(), latest, checkpoint.Contents{Model: s.policy, Vocabulary: s.vocabulary(),
+		Counter: s.state.Counter, State: s.state})
+	return runfolder.Full(err)
+}
+
+// keep writes a student to be read, without its optimizer.
+func (s *session) keep(name string) error {
+	_, err := checkpoint.Save(s.folder.Checkpoints(), name, checkpoint.Contents{Model: s.policy, Vocabulary: s.vocabulary(),
+		Counter: s.state.Counter, State: s.state, WeightsOnly: true})
+	return runfolder.Full(err)
+}
+
+// load puts the weights of a kept student into m.
+func (s *session) load(name string, m *student.Model) error {
+	return checkpoint.LoadWeights(filepath.Join(s.folder.Checkpoints(), name, "student.gguf"), m)
+}
+
+// lap returns the seconds since the last accounted instant.
+func (s *session) lap() float64 {
+	now := time.Now()
+	d := now.Sub(s.clock).Seconds()
+	s.clock = now
+	return d
+}
+
+// record writes an event to the log, TensorBoard and standard output.
+func (s *session) record(name string, step int64, event any) error {
+	if err := s.folder.Log(event); err != nil {
+		return err
+	}
+	if err := s.board.Scalars(name, step, event); err != nil {
+		return err
+	}
+	return s.o.Reporter.Emit(event)
+}
+
+func (s *session) teller() rollout.Teller {
+	r := s.c.Rollout
+	return rollout.Teller{Model: s.policy, Tokenizer: s.tokenizer, Generation: student.Generation{
+		MaxNewTokens: r.MaxNewTokens, Temperature: float32(r.Temperature), TopK: r.TopK, TopP: float32(r.TopP),
+		EndToken: s.tokenizer.EOS(), Seed: s.c.Run.Seed,
+	}}
+}
+
+// openJudge opens a teacher as configured.
+func openJudge(ctx context.Context, c config.Config, model string, log *slog.Logger) (*judge.Judge, error) {
+	t := c.Teacher
+	return judge.Open(ctx, judge.Options{
+		LlamaDir: t.LlamaDir, AnyHash: t.LlamaDir != "", Model: model, Rubric: t.Rubric, Prompt: c.Rollout.Prompt, Reading: t.Reading,
+		MaxTokens: teacherRoom(c), Threads: Threads(c), Wave: t.Wave, Temperature: t.Temperature, Seed: t.Seed,
+		Calibrate: t.Calibrate, Log: log,
+	})
+}
+
+// teacherRoom is how many teacher tokens a story may have. A token of the
+// student's may be a single byte of several that the teacher needs one token
+// for, but not longer than the longest: four teacher tokens a student token and
+// the prompt's words cover what a sampled story can hold.
+func teacherRoom(c config.Config) int {
+	return 4*c.Rollout.MaxNewTokens + 2*len(c.Rollout.Prompt) + 256
+}
+
+// CheckStudent says whether a GGUF fits a configuration's student.
+func CheckStudent(path string, c config.Config) error {
+	f, err := ggml.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h, _, err := ggml.ReadModel(f)
+	if err != nil {
+		return err
+	}
+	want := c.Student
+	if h.Layers != want.Layers || h.Heads != want.Heads || h.Width != want.Width || h.Context != want.Context || h.Vocab != want.Vocab {
+		return fault.New(fault.Usage, "%s: a student of %d layers, %d heads, width %d, context %d, vocabulary %d; the configuration says %d, %d, %d, %d, %d",
+			path, h.Layers, h.Heads, h.Width, h.Context, h.Vocab, want.Layers, want.Heads, want.Width, want.Context, want.Vocab)
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func storyError(err error) error { return fmt.Errorf("rating stories: %w", err) }
