@@ -184,10 +184,10 @@ func (s *session) finish(ctx context.Context) (metrics.ResultEvent, error) {
 	}
 	s.state.Seconds.Other += s.lap()
 	r.Seconds = s.state.Seconds
-	if err := s.record("result", int64(s.state.Batch), r); err != nil {
+	if err := s.folder.Log(map[string]any{"event": "pairs", "pairs": pairs(before.Texts, after.Texts)}); err != nil {
 		return r, err
 	}
-	return r, s.folder.Stories(pairs(before.Texts, after.Texts))
+	return r, s.folder.Log(r)
 }
 
 // pairs are stories of the same seeds before and after, for the report.

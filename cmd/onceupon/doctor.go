@@ -1,0 +1,116 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"onceupon/bindings/llama"
+	"onceupon/bindings/student"
+	"onceupon/trainer/fault"
+	"onceupon/trainer/judge"
+	"onceupon/trainer/run"
+)
+
+func doctorCommand() *cli.Command {
+	return &cli.Command{
+		Name:   "doctor",
+		Usage:  "what this machine has, and whether a configuration fits it",
+		Flags:  append(configFlags(), teacherFlags()...),
+		Action: doctor,
+	}
+}
+
+// finding is one line of the doctor's.
+type finding struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+	OK    bool   `json:"ok"`
+}
+
+func doctor(c *cli.Context) error {
+	k, err := resolve(c)
+	if err != nil {
+		return err
+	}
+	var all []finding
+	add := func(name string, ok bool, format string, args ...any) {
+		all = append(all, finding{name, fmt.Sprintf(format, args...), ok})
+	}
+	add("processor", true, "%s/%s, %d threads, student isa %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), student.BestISA())
+	abi := student.CheckABI()
+	add("libstudent", abi == nil, "interface %s", text(abi))
+
+	var info unix.Sysinfo_t
+	var free uint64
+	if err := unix.Sysinfo(&info); err == nil {
+		free = (info.Freeram + info.Bufferram) * uint64(info.Unit)
+		add("memory", true, "%.1f GiB, %.1f GiB free", gib(info.Totalram*uint64(info.Unit)), gib(free))
+	}
+	var need uint64
+	for _, part := range []struct {
+		name    string
+		options student.Options
+	}{{"student, trained", run.PolicyOptions(k)}, {"student, reference", run.ReferenceOptions(k)}} {
+		m, err := student.Plan(student.Config{Layers: k.Student.Layers, Heads: k.Student.Heads, Width: k.Student.Width, Context: k.Student.Context,
+			Vocab: k.Student.Vocab, LayerNormEpsilon: float32(k.Student.LayerNormEpsilon)}, part.options)
+		if err != nil {
+			return err
+		}
+		need += m.Total()
+		add(part.name, true, "%.2f GiB: weights %.2f, gradients %.2f, moments %.2f, activations %.2f, workspace %.2f, cache %.2f",
+			gib(m.Total()), gib(m.Weights), gib(m.Gradients), gib(m.Moments), gib(m.Activations), gib(m.Workspace), gib(m.Cache))
+	}
+	add("memory plan", free == 0 || need < uint64(info.Totalram)*uint64(info.Unit), "%.2f GiB for the student; shrink run.max_tokens if it does not fit", gib(need))
+
+	dir, err := judge.FindLlama(k.Teacher.LlamaDir)
+	if err == nil {
+		var l *llama.Library
+		if l, err = llama.Open(dir, llama.Options{AnyHash: k.Teacher.LlamaDir != "", Log: warnings(c)}); err == nil {
+			add("libllama", true, "%s, %d devices, %s", l.Version(), l.Devices(), l.SystemInfo())
+		}
+	}
+	if err != nil {
+		add("libllama", false, "%v", err)
+	}
+	for _, name := range []string{k.Teacher.Model, k.Teacher.SecondJudge} {
+		if name == "" {
+			continue
+		}
+		path, _, err := judge.FindModel(name)
+		if err != nil {
+			add("teacher "+name, false, "%v", err)
+		} else {
+			add("teacher "+name, true, "%s", path)
+		}
+	}
+	missing := 0
+	for _, f := range all {
+		mark := "ok"
+		if !f.OK {
+			mark = "MISSING"
+			missing++
+		}
+		if !c.Bool("json") {
+			fmt.Fprintf(c.App.Writer, "%-8s %-20s %s\n", mark, f.Name, f.Value)
+		}
+	}
+	if err := reporter(c).Emit(map[string]any{"event": "result", "command": "doctor", "findings": all, "ok": missing == 0}); err != nil {
+		return err
+	}
+	if missing > 0 {
+		return fault.New(fault.Capability, "%d things are missing", missing)
+	}
+	return nil
+}
+
+func gib(bytes uint64) float64 { return float64(bytes) / (1 << 30) }
+
+func text(err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	return "as compiled"
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"onceupon/trainer/config"
+	"onceupon/trainer/fault"
+	"onceupon/trainer/metrics"
+)
+
+// Flags that every command has.
+func commonFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "json", Usage: "JSON lines on standard output; the last one is the result"},
+		&cli.BoolFlag{Name: "quiet", Usage: "no progress on standard error"},
+	}
+}
+
+// Flags that set a key of the configuration.
+func configFlags() []cli.Flag {
+	return append(commonFlags(),
+		&cli.StringFlag{Name: "config", Value: "default", Usage: "default, smoke, paper or a TOML `FILE`; flags count more than it"},
+		&cli.Uint64Flag{Name: "seed", Usage: "of everything that is drawn"},
+		&cli.IntFlag{Name: "threads", Usage: "of student and teacher; 0 = one per core"},
+		&cli.StringFlag{Name: "backend", Usage: "of the student: cpu, ref"},
+		&cli.StringSliceFlag{Name: "kernel", Usage: "variant of a kernel, e.g. isa=avx2"},
+	)
+}
+
+func corpusFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "corpus", Usage: "text to read: a .txt, .zst or .gz `FILE` or a folder; default the built-in storybook"},
+		&cli.Int64Flag{Name: "words", Usage: "of pretraining, repetitions counted"},
+	}
+}
+
+func teacherFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "teacher", Usage: "gemma-270m, smollm2-135m or a GGUF `PATH`"},
+		&cli.StringFlag{Name: "second-judge", Usage: "rates before and after but never teaches; none = without"},
+		&cli.StringFlag{Name: "llama-dir", Usage: "`FOLDER` of libllama (llama.cpp v0.5.0); default where make fetch put it"},
+		&cli.StringFlag{Name: "rubric", Usage: "plain, chat or a TOML `FILE`"},
+		&cli.StringFlag{Name: "reading", Usage: "of the marks: expected, sampled"},
+		&cli.Float64SliceFlag{Name: "weights", Usage: "of readability, coherence and creativity, e.g. 1,1,1"},
+		&cli.Float64Flag{Name: "max-unreadable", Usage: "fraction of a batch"},
+		&cli.BoolFlag{Name: "no-probe", Usage: "teach even with a teacher that prefers noise to stories"},
+	}
+}
+
+func interactFlags() []cli.Flag {
+	return append(teacherFlags(),
+		&cli.IntFlag{Name: "batches", Usage: "of the interaction"},
+		&cli.IntFlag{Name: "budget", Usage: "of the interaction, in words"},
+		&cli.StringFlag{Name: "parity", Usage: "trl-0.9.4: every quirk of that version"},
+	)
+}
+
+func runFlag() cli.Flag {
+	return &cli.StringFlag{Name: "run", Value: "runs/default", Usage: "run `FOLDER`, made or gone on with"}
+}
+
+// resolve is the configuration of a command: defaults, the file, the flags.
+func resolve(c *cli.Context) (config.Config, error) {
+	k, err := config.Load(c.String("config"))
+	if err != nil {
+		return k, err
+	}
+	set := func(name string, apply func()) {
+		if c.IsSet(name) {
+			apply()
+		}
+	}
+	set("seed", func() { k.Run.Seed = c.Uint64("seed") })
+	set("threads", func() { k.Run.Threads = c.Int("threads") })
+	set("backend", func() { k.Run.Backend = c.String("backend") })
+	set("corpus", func() { k.Corpus.Path = c.String("corpus") })
+	set("words", func() { k.Pretrain.Words = c.Int64("words") })
+	set("teacher", func() { k.Teacher.Model = c.String("teacher") })
+	set("second-judge", func() {
+		k.Teacher.SecondJudge = c.String("second-judge")
+		if k.Teacher.SecondJudge == "none" {
+			k.Teacher.SecondJudge = ""
+		}
+	})
+	set("llama-dir", func() { k.Teacher.LlamaDir = c.String("llama-dir") })
+	set("rubric", func() { k.Teacher.Rubric = c.String("rubric") })
+	set("reading", func() { k.Teacher.Reading = c.String("reading") })
+	set("max-unreadable", func() { k.Teacher.MaxUnreadable = c.Float64("max-unreadable") })
+	set("no-probe", func() { k.Teacher.Probe = !c.Bool("no-probe") })
+	set("batches", func() { k.Interact.Batches = c.Int("batches") })
+	set("budget", func() { k.Interact.BudgetWords = c.Int("budget") })
+	set("parity", func() { k.PPO.Parity = c.String("parity") })
+	if c.IsSet("weights") {
+		w := c.Float64Slice("weights")
+		if len(w) != 3 {
+			return k, fault.New(fault.Usage, "--weights: %d numbers; readability, coherence and creativity are three", len(w))
+		}
+		k.Teacher.Weights = [3]float64(w)
+	}
+	for _, kernel := range c.StringSlice("kernel") {
+		if len(kernel) < 5 || kernel[:4] != "isa=" {
+			return k, fault.New(fault.Usage, "--kernel %s: the variants are isa=auto, avx512, avx2, portable", kernel)
+		}
+		k.Run.ISA = kernel[4:]
+	}
+	return k, k.Check()
+}
+
+// reporter writes progress and events as the flags say.
+func reporter(c *cli.Context) *metrics.Reporter {
+	r := &metrics.Reporter{}
+	if !c.Bool("quiet") {
+		r.Text = c.App.ErrWriter
+		if f, ok := c.App.ErrWriter.(*os.File); ok {
+			r.Terminal = term.IsTerminal(int(f.Fd()))
+		}
+	}
+	if c.Bool("json") {
+		r.JSON = c.App.Writer
+	}
+	return r
+}
+
+// warnings are libllama's.
+func warnings(c *cli.Context) *slog.Logger {
+	return slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: slog.LevelError}))
+}

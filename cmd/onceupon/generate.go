@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+
+	"onceupon/bindings/student"
+	"onceupon/ggml"
+	"onceupon/trainer/checkpoint"
+	"onceupon/trainer/fault"
+	"onceupon/trainer/rollout"
+	"onceupon/trainer/run"
+)
+
+func generateCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "generate",
+		Usage: "tell stories",
+		Flags: append(configFlags(),
+			&cli.StringFlag{Name: "student", Usage: "GGUF `FILE` of a student"},
+			&cli.StringFlag{Name: "run", Usage: "run `FOLDER`, whose best student is taken"},
+			&cli.StringFlag{Name: "prompt", Usage: "opening of the stories"},
+			&cli.IntFlag{Name: "stories", Value: 3, Usage: "how many"},
+			&cli.IntFlag{Name: "max-new-tokens", Usage: "of a reply"},
+			&cli.Float64Flag{Name: "temperature", Value: 1, Usage: "0 = the most probable token"},
+			&cli.IntFlag{Name: "top-k", Usage: "0 = off"},
+			&cli.Float64Flag{Name: "top-p", Value: 1, Usage: "1 = off"},
+		),
+		Action: generate,
+	}
+}
+
+type toldStory struct {
+	Seed    uint64  `json:"seed"`
+	Story   uint64  `json:"story"`
+	Prompt  string  `json:"prompt"`
+	Reply   string  `json:"reply"`
+	Tokens  int     `json:"tokens"`
+	Logprob float64 `json:"logprob"`
+}
+
+func generate(c *cli.Context) error {
+	k, err := resolve(c)
+	if err != nil {
+		return err
+	}
+	path := c.String("student")
+	if folder := c.String("run"); path == "" && folder != "" {
+		path = filepath.Join(folder, "checkpoints", "best", "student.gguf")
+	}
+	if path == "" {
+		return fault.New(fault.Usage, "generate: give --student FILE or --run FOLDER")
+	}
+	f, err := ggml.Open(path)
+	if err != nil {
+		return err
+	}
+	h, _, err := ggml.ReadModel(f)
+	f.Close()
+	if err != nil {
+		return err
+	}
+	tokens, err := run.StudentTokenizer(path)
+	if err != nil {
+		return err
+	}
+	prompt, room, n := k.Rollout.Prompt, min(k.Rollout.MaxNewTokens, h.Context/2), c.Int("stories")
+	if c.IsSet("prompt") {
+		prompt = c.String("prompt")
+	}
+	ids := tokens.Encode(prompt)
+	if c.IsSet("max-new-tokens") {
+		room = c.Int("max-new-tokens")
+	}
+	if n < 1 || len(ids) == 0 {
+		return fault.New(fault.Usage, "generate: --stories must be at least 1 and --prompt a text")
+	}
+	wave := min(n, 64)
+	m, err := student.New(student.Config{Layers: h.Layers, Heads: h.Heads, Width: h.Width, Context: h.Context, Vocab: h.Vocab, LayerNormEpsilon: h.LayerNormEpsilon},
+		student.Options{Backend: k.Run.Backend, ISA: k.Run.ISA, Threads: run.Threads(k), MaxTokens: max(wave, 1), MaxStories: wave, DecodeStories: wave})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if err := checkpoint.LoadWeights(path, m); err != nil {
+		return err
+	}
+	teller := rollout.Teller{Model: m, Tokenizer: tokens, Generation: student.Generation{MaxNewTokens: room,
+		Temperature: float32(c.Float64("temperature")), TopK: c.Int("top-k"), TopP: float32(c.Float64("top-p")), EndToken: tokens.EOS(), Seed: k.Run.Seed}}
+	numbers := make([]uint64, n)
+	for i := range numbers {
+		numbers[i] = uint64(i)
+	}
+	stories, err := teller.Tell(c.Context, ids, numbers, nil)
+	if err != nil {
+		return err
+	}
+	var told []toldStory
+	for _, s := range stories {
+		told = append(told, toldStory{k.Run.Seed, s.ID, prompt, s.Words, len(s.Reply), s.LogprobSum()})
+		if !c.Bool("json") {
+			fmt.Fprintf(c.App.Writer, "%s\n\n", s.Text)
+		}
+	}
+	return reporter(c).Emit(map[string]any{"event": "result", "command": "generate", "student": path, "stories": told})
+}

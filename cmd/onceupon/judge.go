@@ -1,0 +1,164 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/urfave/cli/v2"
+
+	"onceupon/trainer/config"
+	"onceupon/trainer/fault"
+	"onceupon/trainer/judge"
+	"onceupon/trainer/metrics"
+	"onceupon/trainer/run"
+)
+
+func judgeCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "judge",
+		Usage: "rate stories, or test whether a teacher can (--probe)",
+		Flags: append(append(configFlags(), teacherFlags()...),
+			&cli.StringFlag{Name: "stories", Usage: "`FILE` with one story a line, or JSON lines with a field text; .zst too"},
+			&cli.BoolFlag{Name: "probe", Usage: "rate damaged stories and print the table"},
+			&cli.IntFlag{Name: "n", Usage: "stories of each kind of damage"},
+		),
+		Action: func(c *cli.Context) error {
+			k, err := resolve(c)
+			if err != nil {
+				return err
+			}
+			if c.Bool("probe") == c.IsSet("stories") {
+				return fault.New(fault.Usage, "judge: give either --stories FILE or --probe")
+			}
+			j, err := judge.Open(c.Context, judge.Options{
+				LlamaDir: k.Teacher.LlamaDir, AnyHash: k.Teacher.LlamaDir != "", Model: k.Teacher.Model, Rubric: k.Teacher.Rubric,
+				Prompt: k.Rollout.Prompt, Reading: k.Teacher.Reading, MaxTokens: 2048, Threads: run.Threads(k), Wave: k.Teacher.Wave,
+				Temperature: k.Teacher.Temperature, Seed: k.Teacher.Seed, Calibrate: k.Teacher.Calibrate, Log: warnings(c),
+			})
+			if err != nil {
+				return err
+			}
+			defer j.Close()
+			if c.Bool("probe") {
+				return probe(c, k, j)
+			}
+			return rate(c, j, c.String("stories"))
+		},
+	}
+}
+
+func probe(c *cli.Context, k config.Config, j *judge.Judge) error {
+	n := k.Teacher.ProbeStories
+	if c.IsSet("n") {
+		n = c.Int("n")
+	}
+	r := reporter(c)
+	p, err := judge.Probe(c.Context, j, run.WellMade(k, n), n, k.Teacher.Seed, func(done, total int) {
+		r.Progress("probe", int64(done), int64(total), "kinds", "")
+	})
+	if err != nil {
+		return err
+	}
+	if !c.Bool("json") {
+		w := c.App.Writer
+		fmt.Fprintf(w, "%s, rubric %s of %d tokens\n%-34s %s\n", j.Info().Model, j.Info().Rubric, j.Info().PrefixTokens, "kind", "score ± sd")
+		for _, kind := range p.Kinds {
+			fmt.Fprintf(w, "%-34s %5.2f ± %.2f\n", kind.Kind, kind.Mean, kind.SD)
+		}
+		s := j.Stats()
+		fmt.Fprintf(w, "rank correlation to a person's order %.2f; %.3f s a story\n", p.RankCorrelation, s.Seconds/float64(s.Stories))
+	}
+	err = r.Emit(map[string]any{"event": "result", "command": "judge", "teacher": j.Info(), "kinds": p.Kinds,
+		"rank_correlation": p.RankCorrelation, "passed": p.Passed, "calibration": j.Calibration()})
+	if err == nil && !p.Passed {
+		err = fault.New(fault.Teacher, "the teacher failed its probe: it does not tell stories from noise")
+	}
+	return err
+}
+
+type ratedStory struct {
+	Readability  float64       `json:"readability"`
+	Coherence    float64       `json:"coherence"`
+	Creativity   float64       `json:"creativity"`
+	Score        float64       `json:"score"`
+	Distribution [3][4]float64 `json:"distribution"`
+	Text         string        `json:"text"`
+	Answer       string        `json:"answer,omitempty"`
+	Unreadable   bool          `json:"unreadable,omitempty"`
+}
+
+func rate(c *cli.Context, j *judge.Judge, path string) error {
+	stories, err := readStories(path)
+	if err != nil {
+		return err
+	}
+	r := reporter(c)
+	var rated []ratedStory
+	var scores []float64
+	for i, text := range stories {
+		ratings, err := j.Rate(c.Context, []string{text})
+		if err != nil {
+			return fmt.Errorf("%s, story %d: %w", path, i+1, err)
+		}
+		g := ratings[0]
+		rated = append(rated, ratedStory{g.Calibrated[0], g.Calibrated[1], g.Calibrated[2], g.Score(), g.Distribution, text, g.Text, g.Unreadable})
+		if !g.Unreadable {
+			scores = append(scores, g.Score())
+		}
+		if !c.Bool("json") {
+			fmt.Fprintf(c.App.Writer, "%.2f  (%.2f %.2f %.2f)  %.60s\n", g.Score(), g.Calibrated[0], g.Calibrated[1], g.Calibrated[2], text)
+		}
+		r.Progress("judge", int64(i+1), int64(len(stories)), "stories", "")
+	}
+	mean, half := metrics.MeanCI(scores)
+	s := j.Stats()
+	r.Say("mean %.2f ± %.2f (95 %%) over %d stories, %.2f stories/s", mean, half, len(scores), float64(s.Stories)/s.Seconds)
+	return r.Emit(map[string]any{"event": "result", "command": "judge", "teacher": j.Info(), "stories": rated, "mean": mean, "ci95": half,
+		"stories_per_s": float64(s.Stories) / s.Seconds, "teacher_tok_per_s": float64(s.Tokens) / s.Seconds})
+}
+
+// readStories reads one story a line, or the field text of JSON lines.
+func readStories(path string) ([]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fault.New(fault.Usage, "--stories: %w", err)
+	}
+	defer f.Close()
+	var r io.Reader = f
+	if strings.HasSuffix(path, ".zst") {
+		z, err := zstd.NewReader(f)
+		if err != nil {
+			return nil, err
+		}
+		defer z.Close()
+		r = z
+	}
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fault.New(fault.Damaged, "--stories %s: %w", path, err)
+	}
+	var stories []string
+	for n, line := range strings.Split(string(text), "\n") {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		if strings.HasPrefix(line, "{") {
+			var record struct {
+				Text *string `json:"text"`
+			}
+			if err := json.Unmarshal([]byte(line), &record); err != nil || record.Text == nil {
+				return nil, fault.New(fault.Damaged, "--stories %s: line %d is not JSON with a field text", path, n+1)
+			}
+			line = *record.Text
+		}
+		stories = append(stories, line)
+	}
+	if len(stories) == 0 {
+		return nil, fault.New(fault.Usage, "--stories %s: no story in it", path)
+	}
+	return stories, nil
+}

@@ -1,0 +1,104 @@
+// Command onceupon pretrains a small GPT-2 student, lets it tell stories, has a
+// teacher rate each one inside the same process, and improves the student with
+// PPO. See the README, and `onceupon help COMMAND`.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"onceupon/trainer/fault"
+)
+
+const exitCodes = `
+EXIT CODES:
+   0    done
+   1    failed
+   2    usage: a wrong flag, argument or configuration value
+   3    something this machine lacks: a file, a library, a processor feature
+   4    numbers went wrong: NaN, or a guard on the KL tripped
+   5    the teacher: unreadable above the limit, or its probe failed
+   6    a damaged file
+   130  interrupted; a checkpoint was written
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	go func() {
+		// After the first signal the default takes over: a second one ends the
+		// program at once.
+		<-ctx.Done()
+		stop()
+	}()
+	os.Exit(program(ctx, os.Args, os.Stdout, os.Stderr))
+}
+
+// program runs the commands with its streams; it returns the exit code.
+func program(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	app := newApp(stdout, stderr)
+	err := app.RunContext(ctx, args)
+	if err != nil {
+		fmt.Fprintf(stderr, "onceupon: %v\n", err)
+	}
+	return fault.Code(err)
+}
+
+func newApp(stdout, stderr io.Writer) *cli.App {
+	app := &cli.App{
+		Name:                  "onceupon",
+		Usage:                 "a storyteller that learns by being told how it did",
+		Writer:                stdout,
+		ErrWriter:             stderr,
+		HideVersion:           true,
+		EnableBashCompletion:  true,
+		CustomAppHelpTemplate: cli.AppHelpTemplate + exitCodes,
+		ExitErrHandler:        func(*cli.Context, error) {}, // exit codes are program's
+		Commands: []*cli.Command{
+			runCommand(), pretrainCommand(), interactCommand(), generateCommand(), judgeCommand(), tokenizerCommand(), doctorCommand(),
+		},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return fault.New(fault.Usage, "no command %q; `onceupon help` lists them", c.Args().First())
+			}
+			return cli.ShowAppHelp(c)
+		},
+	}
+	app.OnUsageError = usageError
+	for _, command := range app.Commands {
+		strict(command)
+	}
+	return app
+}
+
+func usageError(c *cli.Context, err error, _ bool) error {
+	return fault.New(fault.Usage, "%s: %w; see `onceupon help %s`", c.Command.Name, err, c.Command.Name)
+}
+
+// strict makes stray arguments errors. urfave/cli takes a flag after an
+// argument for an argument, so it would be ignored silently.
+func strict(command *cli.Command) {
+	command.OnUsageError = usageError
+	for _, sub := range command.Subcommands {
+		strict(sub)
+	}
+	action := command.Action
+	if action == nil {
+		return
+	}
+	command.Action = func(c *cli.Context) error {
+		if c.Args().Present() {
+			if a := c.Args().First(); len(a) > 0 && a[0] != '-' {
+				return fault.New(fault.Usage, "%s: stray argument %q: everything is given by flags, before any argument", command.Name, a)
+			}
+			return fault.New(fault.Usage, "%s: stray argument %q", command.Name, c.Args().First())
+		}
+		return action(c)
+	}
+}

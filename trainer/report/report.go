@@ -1,0 +1,115 @@
+// Package report owns report.html: one self-contained page built from the logs
+// of a run folder.
+package report
+
+import (
+	"bufio"
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"html/template"
+	"os"
+	"path/filepath"
+
+	"onceupon/trainer/fault"
+	"onceupon/trainer/metrics"
+)
+
+//go:embed page.html
+var page string
+
+// contents are what the page shows.
+type contents struct {
+	Result      *metrics.ResultEvent
+	Pretrain    []metrics.PretrainEvent
+	Batches     []metrics.BatchEvent
+	Evaluations []metrics.EvaluationEvent
+	Pairs       []pair
+	Config      string
+	Charts      []chart
+	Repeats     bool // distinct-2 fell by more than a fifth
+	Risen       bool // the interval of the rise excludes 0
+}
+
+type pair struct {
+	Kind   string `json:"kind"`
+	Before string `json:"before"`
+	After  string `json:"after"`
+}
+
+type chart struct {
+	Title string
+	SVG   template.HTML
+}
+
+// Write builds the page of a run folder.
+func Write(folder, path string) error {
+	c, err := read(folder)
+	if err != nil {
+		return err
+	}
+	if c.Charts, err = charts(c); err != nil {
+		return err
+	}
+	if r := c.Result; r != nil {
+		c.Repeats = r.Distinct2After < 0.8*r.Distinct2Before
+		c.Risen = r.RiseCI[0] > 0
+	}
+	t, err := template.New("page").Parse(page)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	if err := t.Execute(&out, c); err != nil {
+		return err
+	}
+	return os.WriteFile(path, out.Bytes(), 0o644)
+}
+
+// read collects the events of log.jsonl; a resumed run's log has each once.
+func read(folder string) (contents, error) {
+	var c contents
+	name := filepath.Join(folder, "log.jsonl")
+	f, err := os.Open(name)
+	if err != nil {
+		return c, err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<24)
+	for n := 1; lines.Scan(); n++ {
+		var kind struct {
+			Event string `json:"event"`
+		}
+		err := json.Unmarshal(lines.Bytes(), &kind)
+		switch kind.Event {
+		case "pretrain":
+			c.Pretrain = append(c.Pretrain, metrics.PretrainEvent{})
+			err = json.Unmarshal(lines.Bytes(), &c.Pretrain[len(c.Pretrain)-1])
+		case "batch":
+			c.Batches = append(c.Batches, metrics.BatchEvent{})
+			err = json.Unmarshal(lines.Bytes(), &c.Batches[len(c.Batches)-1])
+		case "evaluation":
+			c.Evaluations = append(c.Evaluations, metrics.EvaluationEvent{})
+			err = json.Unmarshal(lines.Bytes(), &c.Evaluations[len(c.Evaluations)-1])
+		case "result":
+			c.Result = &metrics.ResultEvent{}
+			err = json.Unmarshal(lines.Bytes(), c.Result)
+		case "pairs":
+			var p struct {
+				Pairs []pair `json:"pairs"`
+			}
+			err = json.Unmarshal(lines.Bytes(), &p)
+			c.Pairs = p.Pairs
+		}
+		if err != nil {
+			return c, fault.New(fault.Damaged, "%s: line %d: %w", name, n, err)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return c, err
+	}
+	text, err := os.ReadFile(filepath.Join(folder, "config.toml"))
+	c.Config = string(text)
+	return c, err
+}
