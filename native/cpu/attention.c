@@ -9,10 +9,10 @@
 
 void CPU_NAME(cpu_attention_forward)(backend *b, tensor out, float *lse, tensor qkv, ragged rows, int heads,
                                      dropout drop);
-void CPU_NAME(cpu_attention_backward)(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out,
-                                      const float *lse, ragged rows, int heads, dropout drop);
-void CPU_NAME(cpu_attention_decode)(backend *b, tensor out, tensor qkv, float *cache, int context,
-                                    const int32_t *slots, const int32_t *positions, int heads);
+void CPU_NAME(cpu_attention_backward)(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out, const float *lse,
+                                      ragged rows, int heads, dropout drop);
+void CPU_NAME(cpu_attention_decode)(backend *b, tensor out, tensor qkv, float *cache, int context, const int32_t *slots,
+                                    const int32_t *positions, int heads);
 
 typedef struct job {
     backend *b;
@@ -133,11 +133,18 @@ static void backward_task(void *argument, int task, int worker)
     }
 }
 
-void CPU_NAME(cpu_attention_backward)(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out,
-                                      const float *lse, ragged rows, int heads, dropout drop)
+void CPU_NAME(cpu_attention_backward)(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out, const float *lse,
+                                      ragged rows, int heads, dropout drop)
 {
-    job j = {.b = b, .out = out, .qkv = qkv, .dout = dout, .dqkv = dqkv, .lse = (float *)lse, .rows = rows,
-             .heads = heads, .drop = drop};
+    job j = {.b = b,
+             .out = out,
+             .qkv = qkv,
+             .dout = dout,
+             .dqkv = dqkv,
+             .lse = (float *)lse,
+             .rows = rows,
+             .heads = heads,
+             .drop = drop};
     thread_pool_run(cpu(b)->pool, rows.stories * heads, backward_task, &j);
 }
 
@@ -154,10 +161,16 @@ static void decode_task(void *argument, int n, int worker)
                j->positions[n] + 1, D, (dropout){0}, 0, scratch(j, worker));
 }
 
-void CPU_NAME(cpu_attention_decode)(backend *b, tensor out, tensor qkv, float *cache, int context,
-                                    const int32_t *slots, const int32_t *positions, int heads)
+void CPU_NAME(cpu_attention_decode)(backend *b, tensor out, tensor qkv, float *cache, int context, const int32_t *slots,
+                                    const int32_t *positions, int heads)
 {
-    job j = {.b = b, .out = out, .qkv = qkv, .cache = cache, .context = context, .slots = slots,
-             .positions = positions, .heads = heads};
+    job j = {.b = b,
+             .out = out,
+             .qkv = qkv,
+             .cache = cache,
+             .context = context,
+             .slots = slots,
+             .positions = positions,
+             .heads = heads};
     thread_pool_run(cpu(b)->pool, out.rows, decode_task, &j);
 }

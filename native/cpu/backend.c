@@ -10,10 +10,7 @@
 
 void cpu_destroy(backend *b);
 
-size_t cpu_packed_floats(int rows)
-{
-    return ((size_t)rows + WIDEST_PANEL) * DEPTH_BLOCK;
-}
+size_t cpu_packed_floats(int rows) { return ((size_t)rows + WIDEST_PANEL) * DEPTH_BLOCK; }
 
 size_t backend_cpu_workspace(const backend_limits *limits)
 {
@@ -33,10 +30,7 @@ static int supported(const char *isa)
     return !strcmp(isa, "portable");
 }
 
-const char *student_best_isa(void)
-{
-    return supported("avx512") ? "avx512" : supported("avx2") ? "avx2" : "portable";
-}
+const char *student_best_isa(void) { return supported("avx512") ? "avx512" : supported("avx2") ? "avx2" : "portable"; }
 
 static const op_table *table_of(const char *isa)
 {

@@ -15,10 +15,7 @@ typedef struct cpu_state {
     size_t scratch_size;
 } cpu_state;
 
-static inline cpu_state *cpu(backend *b)
-{
-    return b->state;
-}
+static inline cpu_state *cpu(backend *b) { return b->state; }
 
 /* The share of worker-independent task `task` of `tasks` in 0..count, in
  * multiples of `grain`. */

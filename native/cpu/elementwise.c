@@ -11,8 +11,7 @@ void CPU_NAME(cpu_embedding_backward)(backend *b, tensor dwte, tensor dwpe, tens
                                       const int32_t *positions, dropout drop);
 void CPU_NAME(cpu_gelu_forward)(backend *b, float *out, const float *x, size_t count);
 void CPU_NAME(cpu_gelu_backward)(backend *b, float *dx, const float *dout, const float *x, size_t count);
-void CPU_NAME(cpu_residual_forward)(backend *b, float *out, const float *a, const float *x, size_t count,
-                                    dropout drop);
+void CPU_NAME(cpu_residual_forward)(backend *b, float *out, const float *a, const float *x, size_t count, dropout drop);
 void CPU_NAME(cpu_residual_backward)(backend *b, float *dx, const float *dout, size_t count, dropout drop);
 void CPU_NAME(cpu_adamw)(backend *b, float *w, const float *g, float *m, float *v, size_t count, adamw_options o);
 double CPU_NAME(cpu_sum_squares)(backend *b, const float *x, size_t count);
@@ -29,10 +28,7 @@ typedef struct job {
     int tasks;
 } job;
 
-static inline vec load(const float *p, int n)
-{
-    return n >= LANES ? vec_load(p) : vec_load_part(p, n, 0);
-}
+static inline vec load(const float *p, int n) { return n >= LANES ? vec_load(p) : vec_load_part(p, n, 0); }
 
 static inline void store(float *p, int n, vec v)
 {
@@ -56,9 +52,8 @@ static void run_chunks(backend *b, job *j, thread_body body)
     thread_pool_run(cpu(b)->pool, (int)((j->count + CHUNK - 1) / CHUNK), body, j);
 }
 
-#define FOR_CHUNK(j, task)                                                                           \
-    for (size_t i = (size_t)(task) * CHUNK, end = i + CHUNK < (j)->count ? i + CHUNK : (j)->count; i < end; \
-         i += LANES)
+#define FOR_CHUNK(j, task)                                                                                             \
+    for (size_t i = (size_t)(task) * CHUNK, end = i + CHUNK < (j)->count ? i + CHUNK : (j)->count; i < end; i += LANES)
 
 static void embed_task(void *argument, int n, int worker)
 {
@@ -104,7 +99,12 @@ static void embed_backward_task(void *argument, int task, int worker)
 void CPU_NAME(cpu_embedding_backward)(backend *b, tensor dwte, tensor dwpe, tensor dout, const int32_t *tokens,
                                       const int32_t *positions, dropout drop)
 {
-    job j = {.out = dout, .wte = dwte, .wpe = dwpe, .tokens = tokens, .positions = positions, .drop = drop,
+    job j = {.out = dout,
+             .wte = dwte,
+             .wpe = dwpe,
+             .tokens = tokens,
+             .positions = positions,
+             .drop = drop,
              .tasks = thread_pool_size(cpu(b)->pool)};
     thread_pool_run(cpu(b)->pool, j.tasks, embed_backward_task, &j);
 }
@@ -170,8 +170,7 @@ static void residual_task(void *argument, int task, int worker)
     }
 }
 
-void CPU_NAME(cpu_residual_forward)(backend *b, float *out, const float *a, const float *x, size_t count,
-                                    dropout drop)
+void CPU_NAME(cpu_residual_forward)(backend *b, float *out, const float *a, const float *x, size_t count, dropout drop)
 {
     job j = {.to = out, .a = a, .x = x, .count = count, .drop = drop};
     run_chunks(b, &j, residual_task);
@@ -205,13 +204,20 @@ static void adamw_task(void *argument, int task, int worker)
 void CPU_NAME(cpu_adamw)(backend *b, float *w, const float *g, float *m, float *v, size_t count, adamw_options o)
 {
     double correction1 = 1 - pow(o.beta1, (double)o.step), correction2 = 1 - pow(o.beta2, (double)o.step);
-    job j = {.to = w, .x = g, .m = m, .v = v, .count = count,
-             .beta1 = vec_set((float)o.beta1), .rest1 = vec_set((float)(1 - o.beta1)),
-             .beta2 = vec_set((float)o.beta2), .rest2 = vec_set((float)(1 - o.beta2)),
+    job j = {.to = w,
+             .x = g,
+             .m = m,
+             .v = v,
+             .count = count,
+             .beta1 = vec_set((float)o.beta1),
+             .rest1 = vec_set((float)(1 - o.beta1)),
+             .beta2 = vec_set((float)o.beta2),
+             .rest2 = vec_set((float)(1 - o.beta2)),
              .gradient_scale = vec_set((float)o.gradient_scale),
              .keep = vec_set((float)(1 - o.lr * o.weight_decay)),
              .step = vec_set((float)(o.lr / correction1)),
-             .root_scale = vec_set((float)(1 / sqrt(correction2))), .epsilon = vec_set((float)o.epsilon)};
+             .root_scale = vec_set((float)(1 / sqrt(correction2))),
+             .epsilon = vec_set((float)o.epsilon)};
     run_chunks(b, &j, adamw_task);
 }
 
@@ -236,7 +242,8 @@ double CPU_NAME(cpu_sum_squares)(backend *b, const float *x, size_t count)
     size_t room = cpu(b)->scratch_size / 2;
     double sum = 0;
     for (size_t begin = 0; begin < count; begin += room * CHUNK) {
-        job j = {.x = x + begin, .partial = (double *)cpu(b)->scratch,
+        job j = {.x = x + begin,
+                 .partial = (double *)cpu(b)->scratch,
                  .count = count - begin < room * CHUNK ? count - begin : room * CHUNK};
         run_chunks(b, &j, squares_task);
         for (size_t i = 0; i < (j.count + CHUNK - 1) / CHUNK; i++)

@@ -19,10 +19,7 @@ typedef struct job {
     int tasks;
 } job;
 
-static inline vec load(const float *p, int n)
-{
-    return n >= LANES ? vec_load(p) : vec_load_part(p, n, 0);
-}
+static inline vec load(const float *p, int n) { return n >= LANES ? vec_load(p) : vec_load_part(p, n, 0); }
 
 static inline void store(float *p, int n, vec v)
 {
@@ -118,8 +115,15 @@ static void parameters_task(void *argument, int task, int worker)
 void CPU_NAME(cpu_layernorm_backward)(backend *b, tensor dx, float *dgain, float *dbias, tensor dout, tensor x,
                                       const float *gain, const float *mean, const float *rstd)
 {
-    job j = {.dx = dx, .dout = dout, .x = x, .gain = gain, .mean = (float *)mean, .rstd = (float *)rstd,
-             .dgain = dgain, .dbias = dbias, .tasks = thread_pool_size(cpu(b)->pool)};
+    job j = {.dx = dx,
+             .dout = dout,
+             .x = x,
+             .gain = gain,
+             .mean = (float *)mean,
+             .rstd = (float *)rstd,
+             .dgain = dgain,
+             .dbias = dbias,
+             .tasks = thread_pool_size(cpu(b)->pool)};
     thread_pool_run(cpu(b)->pool, (x.rows + ROWS_A_TASK - 1) / ROWS_A_TASK, backward_task, &j);
     thread_pool_run(cpu(b)->pool, j.tasks, parameters_task, &j);
 }

@@ -8,8 +8,8 @@ void CPU_NAME(cpu_logprob_forward)(backend *b, float *logprob, float *entropy, f
                                    const int32_t *targets);
 void CPU_NAME(cpu_logprob_backward)(backend *b, tensor logits, const float *lse, const int32_t *targets,
                                     const float *dlogprob);
-void CPU_NAME(cpu_sample)(backend *b, int32_t *tokens, tensor logits, const uint64_t *stories,
-                          const int32_t *positions, sample_options options);
+void CPU_NAME(cpu_sample)(backend *b, int32_t *tokens, tensor logits, const uint64_t *stories, const int32_t *positions,
+                          sample_options options);
 
 typedef struct job {
     backend *b;
@@ -126,14 +126,14 @@ static void sample_task(void *argument, int n, int worker)
     if (o.temperature == 0 || o.top_k > 0 || o.top_p < 1)
         ref_sample(j->b, j->tokens + n, row, j->stories + n, j->positions + n, o);
     else
-        j->tokens[n] = draw(row.data, row.cols, o.temperature,
-                            philox_uniform(o.seed, j->stories[n], (uint32_t)j->positions[n]));
+        j->tokens[n] =
+            draw(row.data, row.cols, o.temperature, philox_uniform(o.seed, j->stories[n], (uint32_t)j->positions[n]));
 }
 
-void CPU_NAME(cpu_sample)(backend *b, int32_t *tokens, tensor logits, const uint64_t *stories,
-                          const int32_t *positions, sample_options options)
+void CPU_NAME(cpu_sample)(backend *b, int32_t *tokens, tensor logits, const uint64_t *stories, const int32_t *positions,
+                          sample_options options)
 {
-    job j = {.b = b, .tokens = tokens, .logits = logits, .stories = stories, .positions = positions,
-             .options = options};
+    job j = {
+        .b = b, .tokens = tokens, .logits = logits, .stories = stories, .positions = positions, .options = options};
     thread_pool_run(cpu(b)->pool, logits.rows, sample_task, &j);
 }

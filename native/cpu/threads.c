@@ -117,10 +117,7 @@ void thread_pool_destroy(thread_pool *p)
     free(p);
 }
 
-int thread_pool_size(const thread_pool *p)
-{
-    return p->threads;
-}
+int thread_pool_size(const thread_pool *p) { return p->threads; }
 
 void thread_pool_run(thread_pool *p, int tasks, thread_body body, void *argument)
 {

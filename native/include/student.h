@@ -38,7 +38,7 @@ enum student_status {
 typedef struct student student;
 
 typedef struct student_options {
-    size_t size;             /* sizeof(student_options) */
+    size_t size; /* sizeof(student_options) */
     int32_t layers, heads, width, context, vocabulary;
     float layernorm_epsilon; /* 1e-5 for GPT-2 */
     int32_t max_tokens;      /* packed tokens of one call, at least 1 */
@@ -59,10 +59,10 @@ typedef struct student_memory {
 
 typedef struct student_parameter {
     size_t size;
-    char name[64];   /* GGUF tensor name of architecture gpt2 */
-    int32_t rows;    /* matrices are [rows][cols] = [out][in]; vectors have rows 1 */
+    char name[64]; /* GGUF tensor name of architecture gpt2 */
+    int32_t rows;  /* matrices are [rows][cols] = [out][in]; vectors have rows 1 */
     int32_t cols;
-    int32_t matrix;  /* 1 when the parameter has two dimensions */
+    int32_t matrix; /* 1 when the parameter has two dimensions */
 } student_parameter;
 
 enum student_array {
@@ -130,7 +130,7 @@ typedef struct student_ppo_sums {
     double policy_clipped, value_clipped;
     double ratio, entropy, approx_kl, policy_kl;
     double advantage, return_, return_squared;
-    double value, value_error;             /* of the new values */
+    double value, value_error; /* of the new values */
     double old_value, old_value_squared;
 } student_ppo_sums;
 

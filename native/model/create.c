@@ -18,17 +18,15 @@ int fail(char *message, size_t capacity, int status, const char *format, ...)
     return status;
 }
 
-int32_t student_abi_version(void)
-{
-    return STUDENT_ABI_VERSION;
-}
+int32_t student_abi_version(void) { return STUDENT_ABI_VERSION; }
 
 int32_t student_struct_sizes(size_t *sizes, int32_t capacity)
 {
-    const size_t all[] = {sizeof(student_options),          sizeof(student_memory),        sizeof(student_parameter),
-                          sizeof(student_batch),            sizeof(student_dropout),       sizeof(student_adamw_options),
-                          sizeof(student_generate_options), sizeof(student_reward_options), sizeof(student_ppo_options),
-                          sizeof(student_ppo_sums)};
+    const size_t all[] = {sizeof(student_options),          sizeof(student_memory),
+                          sizeof(student_parameter),        sizeof(student_batch),
+                          sizeof(student_dropout),          sizeof(student_adamw_options),
+                          sizeof(student_generate_options), sizeof(student_reward_options),
+                          sizeof(student_ppo_options),      sizeof(student_ppo_sums)};
     int32_t count = (int32_t)(sizeof all / sizeof all[0]);
     for (int32_t i = 0; i < count && i < capacity; i++)
         sizes[i] = all[i];
@@ -62,8 +60,8 @@ static int check_options(const student_options *o, char *message, size_t capacit
         return fail(message, capacity, STUDENT_E_ARGUMENT, "width %d is not a multiple of heads %d", o->width,
                     o->heads);
     if (o->decode_stories > o->max_tokens)
-        return fail(message, capacity, STUDENT_E_ARGUMENT, "decode_stories %d exceeds max_tokens %d",
-                    o->decode_stories, o->max_tokens);
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "decode_stories %d exceeds max_tokens %d", o->decode_stories,
+                    o->max_tokens);
     if (!o->backend || (strcmp(o->backend, "ref") && strcmp(o->backend, "cpu")))
         return fail(message, capacity, STUDENT_E_ARGUMENT, "backend %s is not built in; ref and cpu are",
                     o->backend ? o->backend : "(none)");
@@ -90,16 +88,10 @@ static void *reserve(ledger *l, size_t bytes)
     return memory;
 }
 
-static float *floats(ledger *l, size_t count)
-{
-    return reserve(l, count * sizeof(float));
-}
+static float *floats(ledger *l, size_t count) { return reserve(l, count * sizeof(float)); }
 
 /* `blocks` equal slices of one reservation. */
-static float *sliced(float *base, size_t count, int slice)
-{
-    return base ? base + count * (size_t)slice : NULL;
-}
+static float *sliced(float *base, size_t count, int slice) { return base ? base + count * (size_t)slice : NULL; }
 
 static void reserve_blocks(ledger *l)
 {
@@ -114,9 +106,10 @@ static void reserve_blocks(ledger *l)
         struct {
             float **to;
             size_t count;
-        } parts[] = {{&a->input, N * C}, {&a->norm1, N * C}, {&a->mean1, N},     {&a->rstd1, N},   {&a->qkv, 3 * N * C},
-                     {&a->attention, N * C}, {&a->lse, H * N}, {&a->middle, N * C}, {&a->norm2, N * C}, {&a->mean2, N},
-                     {&a->rstd2, N},     {&a->up, 4 * N * C}, {&a->gelu, 4 * N * C}};
+        } parts[] = {{&a->input, N * C},   {&a->norm1, N * C},     {&a->mean1, N},   {&a->rstd1, N},
+                     {&a->qkv, 3 * N * C}, {&a->attention, N * C}, {&a->lse, H * N}, {&a->middle, N * C},
+                     {&a->norm2, N * C},   {&a->mean2, N},         {&a->rstd2, N},   {&a->up, 4 * N * C},
+                     {&a->gelu, 4 * N * C}};
         for (size_t k = 0; k < sizeof parts / sizeof parts[0]; k++) {
             *parts[k].to = p;
             p += parts[k].count;
@@ -236,7 +229,7 @@ int student_create(const student_options *options, student **out, char *message,
     s->options = *options;
     backend_limits limits = limits_of(options);
     status = (strcmp(options->backend, "ref") ? backend_cpu_create : backend_ref_create)(&s->backend, &limits, message,
-                                                                                          capacity);
+                                                                                         capacity);
     if (status) {
         free(s);
         return status;
@@ -277,7 +270,4 @@ void student_destroy(student *s)
     free(s);
 }
 
-const char *student_isa(const student *s)
-{
-    return s->backend.isa;
-}
+const char *student_isa(const student *s) { return s->backend.isa; }

@@ -51,8 +51,8 @@ void trunk_forward(student *s, dropout drop)
                            w(s, l, ATTN_OUTPUT_BIAS));
         op->residual_forward(B(s), a->middle, a->input, s->narrow, NC, at(drop, l, SITE_PROJECTION));
 
-        op->layernorm_forward(B(s), norm2, a->mean2, a->rstd2, middle, w(s, l, FFN_NORM_WEIGHT),
-                              w(s, l, FFN_NORM_BIAS), epsilon);
+        op->layernorm_forward(B(s), norm2, a->mean2, a->rstd2, middle, w(s, l, FFN_NORM_WEIGHT), w(s, l, FFN_NORM_BIAS),
+                              epsilon);
         op->matmul_forward(B(s), up, norm2, matrix(w(s, l, FFN_UP_WEIGHT), 4 * C, C), w(s, l, FFN_UP_BIAS));
         op->gelu_forward(B(s), a->gelu, a->up, 4 * NC);
         op->matmul_forward(B(s), narrow, gelu, matrix(w(s, l, FFN_DOWN_WEIGHT), C, 4 * C), w(s, l, FFN_DOWN_BIAS));
@@ -96,8 +96,7 @@ void trunk_backward(student *s)
         op->residual_backward(B(s), s->dnarrow, s->dstream, NC, at(s->drop, l, SITE_PROJECTION));
         op->matmul_backward_weight(B(s), matrix(g(s, l, ATTN_OUTPUT_WEIGHT), C, C), g(s, l, ATTN_OUTPUT_BIAS), dnarrow,
                                    attention);
-        op->matmul_backward_input(B(s), matrix(s->narrow, N, C), dnarrow,
-                                  matrix(w(s, l, ATTN_OUTPUT_WEIGHT), C, C), 0);
+        op->matmul_backward_input(B(s), matrix(s->narrow, N, C), dnarrow, matrix(w(s, l, ATTN_OUTPUT_WEIGHT), C, C), 0);
         op->attention_backward(B(s), dqkv, matrix(s->narrow, N, C), matrix(a->qkv, N, 3 * C), attention, a->lse, rows,
                                s->options.heads, at(s->drop, l, SITE_ATTENTION));
         op->matmul_backward_weight(B(s), matrix(g(s, l, ATTN_QKV_WEIGHT), 3 * C, C), g(s, l, ATTN_QKV_BIAS), dqkv,

@@ -28,12 +28,12 @@ enum block_parameter {
 
 /* Activations of one block; without training all blocks share one set. */
 typedef struct block_activations {
-    float *input;                     /* (N,C) residual stream before the block */
-    float *norm1, *mean1, *rstd1;     /* (N,C) (N) (N) */
-    float *qkv, *attention, *lse;     /* (N,3C) (N,C) (H,N) */
-    float *middle;                    /* (N,C) residual stream after attention */
-    float *norm2, *mean2, *rstd2;     /* (N,C) (N) (N) */
-    float *up, *gelu;                 /* (N,4C) (N,4C) */
+    float *input;                 /* (N,C) residual stream before the block */
+    float *norm1, *mean1, *rstd1; /* (N,C) (N) (N) */
+    float *qkv, *attention, *lse; /* (N,3C) (N,C) (H,N) */
+    float *middle;                /* (N,C) residual stream after attention */
+    float *norm2, *mean2, *rstd2; /* (N,C) (N) (N) */
+    float *up, *gelu;             /* (N,4C) (N,4C) */
 } block_activations;
 
 struct student {
@@ -41,10 +41,10 @@ struct student {
     backend backend;
 
     int parameter_count;
-    size_t parameter_floats;             /* of one array, paddings included */
-    float *arrays[4];                    /* enum student_array */
-    size_t *parameter_offsets;           /* [parameter_count], host */
-    block_activations *blocks;           /* [layers], host */
+    size_t parameter_floats;                   /* of one array, paddings included */
+    float *arrays[4];                          /* enum student_array */
+    size_t *parameter_offsets;                 /* [parameter_count], host */
+    block_activations *blocks;                 /* [layers], host */
     float *final_input, *hidden, *mean, *rstd; /* (N,C) (N,C) (N) (N) */
 
     /* Per-token results of the last forward. */
@@ -95,10 +95,7 @@ void head_forward(student *s);
  * compute logprob, entropy and lse on the way. */
 void head_backward(student *s, int score_first);
 
-static inline tensor matrix(float *data, int rows, int cols)
-{
-    return (tensor){data, rows, cols};
-}
+static inline tensor matrix(float *data, int rows, int cols) { return (tensor){data, rows, cols}; }
 
 #define OPS(s) ((s)->backend.ops)
 #define B(s) (&(s)->backend)

@@ -4,10 +4,7 @@
 
 #include "model.h"
 
-int32_t student_parameter_count(const student *s)
-{
-    return s->parameter_count;
-}
+int32_t student_parameter_count(const student *s) { return s->parameter_count; }
 
 int student_parameter_info(const student *s, int32_t index, student_parameter *info, char *message, size_t capacity)
 {
@@ -86,8 +83,12 @@ int student_adamw(student *s, const student_adamw_options *o, double *gradient_n
         return fail(message, capacity, STUDENT_E_NUMBERS, "gradient norm is not finite");
     /* torch.nn.utils.clip_grad_norm_: factor max / (norm + 1e-6), at most 1. */
     double factor = o->max_grad_norm > 0 ? o->max_grad_norm / (norm + 1e-6) : 1;
-    adamw_options step = {.lr = o->lr, .beta1 = o->beta1, .beta2 = o->beta2, .epsilon = o->epsilon,
-                          .gradient_scale = factor < 1 ? factor : 1, .step = o->step};
+    adamw_options step = {.lr = o->lr,
+                          .beta1 = o->beta1,
+                          .beta2 = o->beta2,
+                          .epsilon = o->epsilon,
+                          .gradient_scale = factor < 1 ? factor : 1,
+                          .step = o->step};
     for (int i = 0; i < s->parameter_count; i++) {
         student_parameter p;
         parameter_describe(&s->options, i, &p);

@@ -5,30 +5,17 @@
 #include "model.h"
 
 static const char *const block_names[BLOCK_PARAMETERS] = {
-    "attn_norm.weight",   "attn_norm.bias", "attn_qkv.weight", "attn_qkv.bias", "attn_output.weight",
-    "attn_output.bias",   "ffn_norm.weight", "ffn_norm.bias",  "ffn_up.weight", "ffn_up.bias",
-    "ffn_down.weight",    "ffn_down.bias",
+    "attn_norm.weight", "attn_norm.bias", "attn_qkv.weight", "attn_qkv.bias", "attn_output.weight", "attn_output.bias",
+    "ffn_norm.weight",  "ffn_norm.bias",  "ffn_up.weight",   "ffn_up.bias",   "ffn_down.weight",    "ffn_down.bias",
 };
 
-int parameter_total(const student_options *o)
-{
-    return 2 + o->layers * BLOCK_PARAMETERS + 2 + (o->value_head ? 2 : 0);
-}
+int parameter_total(const student_options *o) { return 2 + o->layers * BLOCK_PARAMETERS + 2 + (o->value_head ? 2 : 0); }
 
-int parameter_block(int layer, int which)
-{
-    return 2 + layer * BLOCK_PARAMETERS + which;
-}
+int parameter_block(int layer, int which) { return 2 + layer * BLOCK_PARAMETERS + which; }
 
-int parameter_final_norm(const student_options *o)
-{
-    return 2 + o->layers * BLOCK_PARAMETERS;
-}
+int parameter_final_norm(const student_options *o) { return 2 + o->layers * BLOCK_PARAMETERS; }
 
-int parameter_value_head(const student_options *o)
-{
-    return parameter_final_norm(o) + 2;
-}
+int parameter_value_head(const student_options *o) { return parameter_final_norm(o) + 2; }
 
 static void describe(student_parameter *p, const char *name, int rows, int cols)
 {
@@ -69,7 +56,4 @@ int parameter_describe(const student_options *o, int index, student_parameter *p
     return STUDENT_OK;
 }
 
-float *parameter(const student *s, int array, int index)
-{
-    return s->arrays[array] + s->parameter_offsets[index];
-}
+float *parameter(const student *s, int array, int index) { return s->arrays[array] + s->parameter_offsets[index]; }

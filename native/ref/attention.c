@@ -57,8 +57,8 @@ void ref_attention_forward(backend *b, tensor out, float *lse, tensor qkv, ragge
             }
 }
 
-void ref_attention_backward(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out, const float *lse,
-                            ragged rows, int heads, dropout drop)
+void ref_attention_backward(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out, const float *lse, ragged rows,
+                            int heads, dropout drop)
 {
     int N = out.rows, C = out.cols, D = C / heads;
     size_t stride = 3 * (size_t)C;
@@ -74,8 +74,8 @@ void ref_attention_backward(backend *b, tensor dqkv, tensor dout, tensor qkv, te
                     const float *k = qkv.data + j * stride + C + h * D, *v = k + C;
                     float *dk = dqkv.data + j * stride + C + h * D, *dv = dk + C;
                     double p = exp(dot(q, k, D) * scale - lse[(size_t)h * N + t]);
-                    double kept = ref_dropout_factor(
-                        drop, ((uint64_t)h * N + t) * ATTENTION_STRIDE + (uint64_t)(j - rows.offsets[s]));
+                    double kept = ref_dropout_factor(drop, ((uint64_t)h * N + t) * ATTENTION_STRIDE +
+                                                               (uint64_t)(j - rows.offsets[s]));
                     double ds = p * (kept * dot(dy, v, D) - through) * scale;
                     for (int d = 0; d < D; d++) {
                         dv[d] += (float)(p * kept * dy[d]);

@@ -42,10 +42,7 @@ const char *host_error(backend *b)
     return NULL;
 }
 
-static void ref_destroy(backend *b)
-{
-    b->ops = NULL;
-}
+static void ref_destroy(backend *b) { b->ops = NULL; }
 
 static const op_table ref_ops = {
     .name = "ref",

@@ -27,8 +27,8 @@ void ref_layernorm_forward(backend *b, tensor out, float *mean, float *rstd, ten
     }
 }
 
-void ref_layernorm_backward(backend *b, tensor dx, float *dgain, float *dbias, tensor dout, tensor x,
-                            const float *gain, const float *mean, const float *rstd)
+void ref_layernorm_backward(backend *b, tensor dx, float *dgain, float *dbias, tensor dout, tensor x, const float *gain,
+                            const float *mean, const float *rstd)
 {
     (void)b;
     int C = x.cols;

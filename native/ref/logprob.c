@@ -5,8 +5,7 @@
 
 #include "ref.h"
 
-void ref_logprob_forward(backend *b, float *logprob, float *entropy, float *lse, tensor logits,
-                         const int32_t *targets)
+void ref_logprob_forward(backend *b, float *logprob, float *entropy, float *lse, tensor logits, const int32_t *targets)
 {
     (void)b;
     int V = logits.cols;
@@ -27,8 +26,7 @@ void ref_logprob_forward(backend *b, float *logprob, float *entropy, float *lse,
     }
 }
 
-void ref_logprob_backward(backend *b, tensor logits, const float *lse, const int32_t *targets,
-                          const float *dlogprob)
+void ref_logprob_backward(backend *b, tensor logits, const float *lse, const int32_t *targets, const float *dlogprob)
 {
     (void)b;
     int V = logits.cols;

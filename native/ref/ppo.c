@@ -72,10 +72,7 @@ void ref_gae(backend *b, float *advantages, float *returns, const float *rewards
     }
 }
 
-static double clamp(double x, double low, double high)
-{
-    return x < low ? low : x > high ? high : x;
-}
+static double clamp(double x, double low, double high) { return x < low ? low : x > high ? high : x; }
 
 void ref_ppo_loss(backend *b, float *dlogprob, float *dvalue, const float *logprob, const float *entropy,
                   const float *value, const float *mask, const float *old_logprob, const float *old_value,

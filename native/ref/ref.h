@@ -14,24 +14,22 @@ void ref_embedding_backward(backend *b, tensor dwte, tensor dwpe, tensor dout, c
                             const int32_t *positions, dropout drop);
 void ref_layernorm_forward(backend *b, tensor out, float *mean, float *rstd, tensor x, const float *gain,
                            const float *bias, float epsilon);
-void ref_layernorm_backward(backend *b, tensor dx, float *dgain, float *dbias, tensor dout, tensor x,
-                            const float *gain, const float *mean, const float *rstd);
+void ref_layernorm_backward(backend *b, tensor dx, float *dgain, float *dbias, tensor dout, tensor x, const float *gain,
+                            const float *mean, const float *rstd);
 void ref_matmul_forward(backend *b, tensor out, tensor x, tensor w, const float *bias);
 void ref_matmul_backward_input(backend *b, tensor dx, tensor dout, tensor w, int accumulate);
 void ref_matmul_backward_weight(backend *b, tensor dw, float *dbias, tensor dout, tensor x);
 void ref_attention_forward(backend *b, tensor out, float *lse, tensor qkv, ragged rows, int heads, dropout drop);
-void ref_attention_backward(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out, const float *lse,
-                            ragged rows, int heads, dropout drop);
+void ref_attention_backward(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out, const float *lse, ragged rows,
+                            int heads, dropout drop);
 void ref_attention_decode(backend *b, tensor out, tensor qkv, float *cache, int context, const int32_t *slots,
                           const int32_t *positions, int heads);
 void ref_gelu_forward(backend *b, float *out, const float *x, size_t count);
 void ref_gelu_backward(backend *b, float *dx, const float *dout, const float *x, size_t count);
 void ref_residual_forward(backend *b, float *out, const float *a, const float *x, size_t count, dropout drop);
 void ref_residual_backward(backend *b, float *dx, const float *dout, size_t count, dropout drop);
-void ref_logprob_forward(backend *b, float *logprob, float *entropy, float *lse, tensor logits,
-                         const int32_t *targets);
-void ref_logprob_backward(backend *b, tensor logits, const float *lse, const int32_t *targets,
-                          const float *dlogprob);
+void ref_logprob_forward(backend *b, float *logprob, float *entropy, float *lse, tensor logits, const int32_t *targets);
+void ref_logprob_backward(backend *b, tensor logits, const float *lse, const int32_t *targets, const float *dlogprob);
 void ref_sample(backend *b, int32_t *tokens, tensor logits, const uint64_t *stories, const int32_t *positions,
                 sample_options options);
 void ref_adamw(backend *b, float *w, const float *g, float *m, float *v, size_t count, adamw_options options);

@@ -10,10 +10,7 @@
 #include "philox.h"
 #include "ref.h"
 
-static int better(const float *z, int a, int b)
-{
-    return z[a] > z[b] || (z[a] == z[b] && a < b);
-}
+static int better(const float *z, int a, int b) { return z[a] > z[b] || (z[a] == z[b] && a < b); }
 
 /* The best token that is worse than `above` (-1: of all); -1 when none is. */
 static int next_best(const float *z, int V, int above)

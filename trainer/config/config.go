@@ -23,7 +23,7 @@ type Student struct {
 	Heads            int     `toml:"heads"`
 	Width            int     `toml:"width"`
 	Context          int     `toml:"context"` // tokens
-	Vocab            int     `toml:"vocab"`   // tokens of the byte-level BPE
+	Vocab            int     `toml:"vocab"`   // tokens of the byte-level BPE, at most
 	LayerNormEpsilon float64 `toml:"layernorm_epsilon"`
 }
 

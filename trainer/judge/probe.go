@@ -33,8 +33,8 @@ const minRankCorrelation = 0.5
 // Probe rates n stories of every kind of damage, made from well-made stories
 // (replies) by a generator that is seeded. A teacher passes when well-made
 // stories stand above shuffled words and above random letters by more than
-// twice the standard error of the difference, and the order of all kinds agrees
-// with a person's.
+// the standard error of the difference, and the order of all kinds agrees with
+// a person's (minRankCorrelation).
 func Probe(ctx context.Context, t Teacher, wellMade []string, n int, seed uint64, progress func(done, total int)) (ProbeResult, error) {
 	if len(wellMade) < n || n < 2 {
 		return ProbeResult{}, fault.New(fault.Usage, "probe: %d stories for %d of every kind; at least 2 of a kind are needed", len(wellMade), n)
@@ -67,7 +67,7 @@ func Probe(ctx context.Context, t Teacher, wellMade []string, n int, seed uint64
 	result.Passed = result.RankCorrelation >= minRankCorrelation
 	for _, k := range result.Kinds {
 		if k.Kind == "words shuffled" || k.Kind == "letters at random" {
-			margin := 2 * math.Sqrt((well.SD*well.SD+k.SD*k.SD)/float64(n))
+			margin := math.Sqrt((well.SD*well.SD+k.SD*k.SD)/float64(n))
 			result.Passed = result.Passed && well.Mean-k.Mean > margin
 		}
 	}

@@ -119,7 +119,7 @@ func (s *session) interact(ctx context.Context) error {
 	if err := s.openTeacher(ctx); err != nil {
 		return err
 	}
-	if s.reference, err = student.New(shape(s.c.Student), ReferenceOptions(s.c)); err != nil {
+	if s.reference, err = student.New(s.policy.Config(), ReferenceOptions(s.c)); err != nil {
 		return err
 	}
 	trainer := ppo.New(PPOSettings(s.c.PPO), s.policy, s.reference)

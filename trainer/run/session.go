@@ -61,8 +61,10 @@ const (
 // does not matter to the weights, only to how much a crash repeats.
 const checkpointEvery = 30 * time.Second
 
-func shape(s config.Student) student.Config {
-	return student.Config{Layers: s.Layers, Heads: s.Heads, Width: s.Width, Context: s.Context, Vocab: s.Vocab,
+// shape is the student's; its vocabulary is the tokenizer's, which has fewer
+// tokens than student.vocab when the corpus has no more to merge.
+func shape(s config.Student, vocab int) student.Config {
+	return student.Config{Layers: s.Layers, Heads: s.Heads, Width: s.Width, Context: s.Context, Vocab: vocab,
 		LayerNormEpsilon: float32(s.LayerNormEpsilon)}
 }
 
@@ -112,7 +114,7 @@ func open(ctx context.Context, c config.Config, o Options) (s *session, err erro
 	if err := s.read(ctx); err != nil {
 		return nil, err
 	}
-	if s.policy, err = student.New(shape(c.Student), PolicyOptions(c)); err != nil {
+	if s.policy, err = student.New(shape(c.Student, s.tokenizer.VocabSize()), PolicyOptions(c)); err != nil {
 		return nil, err
 	}
 	s.prompt = s.tokenizer.Encode(c.Rollout.Prompt)
@@ -251,8 +253,8 @@ func CheckStudent(path string, c config.Config) error {
 		return err
 	}
 	want := c.Student
-	if h.Layers != want.Layers || h.Heads != want.Heads || h.Width != want.Width || h.Context != want.Context || h.Vocab != want.Vocab {
-		return fault.New(fault.Usage, "%s: a student of %d layers, %d heads, width %d, context %d, vocabulary %d; the configuration says %d, %d, %d, %d, %d",
+	if h.Layers != want.Layers || h.Heads != want.Heads || h.Width != want.Width || h.Context != want.Context || h.Vocab > want.Vocab {
+		return fault.New(fault.Usage, "%s: a student of %d layers, %d heads, width %d, context %d, vocabulary %d; the configuration says %d, %d, %d, %d and at most %d",
 			path, h.Layers, h.Heads, h.Width, h.Context, h.Vocab, want.Layers, want.Heads, want.Width, want.Context, want.Vocab)
 	}
 	return nil

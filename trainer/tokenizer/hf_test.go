@@ -1,0 +1,212 @@
+package tokenizer
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// root returns the repository's root, the nearest folder above with a go.mod.
+func root(t testing.TB) string {
+	t.Helper()
+	dir, err := filepath.Abs(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for !fileExists(filepath.Join(dir, "go.mod")) {
+		dir = filepath.Dir(dir)
+	}
+	return dir
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// tales returns up to size bytes of the public-domain fairy tales that lie
+// beside the repository, cut at a document.
+func tales(t testing.TB, size int) string {
+	t.Helper()
+	f, err := os.Open(filepath.Join(root(t), "..", "shared", "data", "corpus", "fairytales_small.txt.zst"))
+	if err != nil {
+		t.Skip("no corpus beside the repository: ", err)
+	}
+	defer f.Close()
+	z, err := zstd.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	data, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(data[:min(size, len(data))])
+	if end := strings.LastIndex(text, "\n\n"); end > 0 {
+		text = text[:end]
+	}
+	return text
+}
+
+// python runs testdata/hf_parity.py and returns what it prints.
+func python(t testing.TB, args ...string) []byte {
+	t.Helper()
+	interpreter := os.Getenv("ONCEUPON_PYTHON")
+	if interpreter == "" {
+		interpreter = filepath.Join(root(t), "build", "venv", "bin", "python")
+	}
+	if err := exec.Command(interpreter, "-c", "import tokenizers").Run(); err != nil {
+		t.Skipf("no Hugging Face tokenizers for %s (set ONCEUPON_PYTHON): %v", interpreter, err)
+	}
+	cmd := exec.Command(interpreter, append([]string{"testdata/hf_parity.py"}, args...)...)
+	cmd.Env = append(os.Environ(), "TOKENIZERS_PARALLELISM=false")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("hf_parity.py %s: %v\n%s", args[0], err, stderr.String())
+	}
+	return out
+}
+
+func writeFile(t testing.TB, name string, data []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func asJSON(t testing.TB, v any) []byte {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// The same megabyte and settings give the same vocabulary and merges, and the
+// file that we write gives the same ids there and here.
+func TestHuggingFace(t *testing.T) {
+	const size = 8000
+	text := tales(t, 1<<20)
+	theirsPath := filepath.Join(t.TempDir(), "theirs.json")
+	python(t, "train", writeFile(t, "text.txt", []byte(text)), strconv.Itoa(size), theirsPath)
+	theirs, err := Load(theirsPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs := strings.Split(text, "\n\n")
+	ours, err := Train(context.Background(), slices.Values(docs), TrainOptions{VocabSize: size, MinFrequency: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := ours.Merges(), theirs.Merges(); !slices.Equal(a, b) {
+		i := 0
+		for i < min(len(a), len(b)) && a[i] == b[i] {
+			i++
+		}
+		t.Fatalf("merges differ from %d on (%d and %d): %q and %q", i, len(a), len(b), a[i:min(i+3, len(a))], b[i:min(i+3, len(b))])
+	}
+	if !slices.Equal(ours.Tokens(), theirs.Tokens()) {
+		t.Fatal("the same merges, another vocabulary")
+	}
+
+	texts := append(slices.Clone(docs), text, "", " ", "the king</s></s> and <pad><mask", "<s> x <s>y", "naïve № ½ ☃ 狐", "'S 's  \t\n x")
+	oursPath := filepath.Join(t.TempDir(), "ours.json")
+	if err := ours.Save(oursPath); err != nil {
+		t.Fatal(err)
+	}
+	var want struct {
+		Plain, Special [][]int32
+		Decoded        []string
+	}
+	if err := json.Unmarshal(python(t, "encode", oursPath, writeFile(t, "texts.json", asJSON(t, texts))), &want); err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range texts {
+		if got := ours.Encode(s); !slices.Equal(got, want.Plain[i]) {
+			t.Errorf("plain ids of %.40q differ: %d", s, firstDifference(got, want.Plain[i]))
+		}
+		special := ours.EncodeSpecial(s)
+		if !slices.Equal(special, want.Special[i]) {
+			t.Errorf("ids with specials of %.40q differ: %d", s, firstDifference(special, want.Special[i]))
+		}
+		if got := ours.Decode(special, true); got != want.Decoded[i] {
+			t.Errorf("text of %.40q differs", s)
+		}
+	}
+}
+
+func firstDifference(a, b []int32) int {
+	i := 0
+	for i < min(len(a), len(b)) && a[i] == b[i] {
+		i++
+	}
+	return i
+}
+
+// Every assigned character beside letters, digits and spaces is split as there.
+// Characters newer than the library's tables may differ, so those that Go's
+// own tables know only since Unicode 13 are not compared.
+func TestHuggingFaceSplit(t *testing.T) {
+	var texts []string
+	var line strings.Builder
+	flush := func() {
+		if line.Len() > 0 {
+			texts = append(texts, line.String())
+			line.Reset()
+		}
+	}
+	for r := rune(1); r <= unicode.MaxRune; r++ {
+		if !utf8.ValidRune(r) || !unicode.In(r, unicode.L, unicode.N, unicode.White_Space, unicode.P, unicode.S, unicode.M) {
+			continue
+		}
+		line.WriteString("a" + string(r) + "1" + string(r) + "  " + string(r) + string(r) + "!" + string(r))
+		if line.Len() > 4000 {
+			flush()
+		}
+	}
+	flush()
+	var want [][][2]int
+	if err := json.Unmarshal(python(t, "split", writeFile(t, "texts.json", asJSON(t, texts))), &want); err != nil {
+		t.Fatal(err)
+	}
+	differ := map[rune]bool{}
+	for n, s := range texts {
+		ends := map[int]bool{}
+		for _, w := range want[n] {
+			ends[w[1]] = true
+		}
+		mine := map[int]bool{}
+		for i, chars := 0, 0; i < len(s); {
+			end := nextWord(s, i)
+			chars += utf8.RuneCountInString(s[i:end])
+			mine[chars] = true
+			i = end
+		}
+		for at, r := range []rune(s) {
+			if ends[at] != mine[at] || ends[at+1] != mine[at+1] {
+				differ[r] = true
+			}
+		}
+	}
+	t.Log(len(differ))
+	for r := range differ {
+		t.Logf("%U %q", r, r)
+	}
+}
