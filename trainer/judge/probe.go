@@ -67,7 +67,7 @@ func Probe(ctx context.Context, t Teacher, wellMade []string, n int, seed uint64
 	result.Passed = result.RankCorrelation >= minRankCorrelation
 	for _, k := range result.Kinds {
 		if k.Kind == "words shuffled" || k.Kind == "letters at random" {
-			margin := math.Sqrt((well.SD*well.SD+k.SD*k.SD)/float64(n))
+			margin := math.Sqrt((well.SD*well.SD + k.SD*k.SD) / float64(n))
 			result.Passed = result.Passed && well.Mean-k.Mean > margin
 		}
 	}
