@@ -3,7 +3,6 @@ package config
 import (
 	"bytes"
 	"crypto/sha256"
-	"embed"
 	"encoding/hex"
 	"errors"
 	"os"
@@ -11,11 +10,9 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"onceupon/configs"
 	"onceupon/trainer/fault"
 )
-
-//go:embed presets/*.toml
-var presets embed.FS
 
 // Presets are the configurations built in, by name.
 var Presets = []string{"default", "paper", "smoke"}
@@ -30,7 +27,7 @@ func Default() Config {
 }
 
 func presetText(name string) string {
-	text, err := presets.ReadFile("presets/" + name + ".toml")
+	text, err := configs.Files.ReadFile(name + ".toml")
 	if err != nil {
 		panic(err) // embedded by the compiler
 	}
