@@ -96,6 +96,7 @@ type PPO struct {
 	Clip           float64 `toml:"clip"`
 	ValueClip      float64 `toml:"value_clip"`
 	ValueCoef      float64 `toml:"value_coef"`
+	ValueInit      string  `toml:"value_init"` // of the value head: zero, linear
 	InitKL         float64 `toml:"init_kl"`
 	TargetKL       float64 `toml:"target_kl"` // nats a story
 	Horizon        float64 `toml:"horizon"`   // stories

@@ -88,6 +88,21 @@ type SecondJudge struct {
 	RiseCI [2]float64 `json:"rise_ci95"`
 }
 
+// PretrainResult is the last line of pretrain.
+type PretrainResult struct {
+	Event         string  `json:"event"` // "result"
+	Command       string  `json:"command"`
+	Run           string  `json:"run"`
+	Seed          uint64  `json:"seed"`
+	Words         int64   `json:"words"`
+	Tokens        int64   `json:"tokens"`
+	Loss          float64 `json:"loss"`     // of the last update, nats a token
+	ValLoss       float64 `json:"val_loss"` // of the held-out documents
+	TokPerSec     float64 `json:"tok_per_s"`
+	WeightsSHA256 string  `json:"weights_sha256"`
+	Resumed       bool    `json:"resumed"`
+}
+
 // ResultEvent is the last line of run and interact.
 type ResultEvent struct {
 	Event           string       `json:"event"` // "result"

@@ -15,6 +15,10 @@ import (
 	"onceupon/trainer/metrics"
 )
 
+// Repetitive is the part of the distinct-2 of before below which a rise is
+// not to be trusted: the stories have become alike.
+const Repetitive = 0.8
+
 //go:embed page.html
 var page string
 
@@ -52,7 +56,7 @@ func Write(folder, path string) error {
 		return err
 	}
 	if r := c.Result; r != nil {
-		c.Repeats = r.Distinct2After < 0.8*r.Distinct2Before
+		c.Repeats = r.Distinct2After < Repetitive*r.Distinct2Before
 		c.Risen = r.RiseCI[0] > 0
 	}
 	t, err := template.New("page").Parse(page)

@@ -2,6 +2,10 @@ package run
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
 
 	"onceupon/trainer/checkpoint"
 	"onceupon/trainer/fault"
@@ -64,21 +68,35 @@ func (s *session) rate(ctx context.Context, j *judge.Judge, who, set string, sto
 // sampleStories are kept of each set for the report.
 const sampleStories = 6
 
-// second reads the report set with the judge that never teaches. It is opened
-// for this alone: two models at once would share the cache of the processor.
-func (s *session) second(ctx context.Context, stories []rollout.Story) (Evaluated, error) {
+// second reads stories of the report set, before and after, with the judge
+// that never teaches. The teacher is closed by then: two models at once would
+// share the cache of the processor.
+func (s *session) second(ctx context.Context, before, after []rollout.Story) (*metrics.SecondJudge, error) {
 	if s.c.Teacher.SecondJudge == "" {
-		return Evaluated{}, nil
+		return nil, nil
 	}
 	j, err := openJudge(ctx, s.c, s.c.Teacher.SecondJudge, s.o.Log)
 	if err != nil {
-		return Evaluated{}, err
+		return nil, err
 	}
 	defer j.Close()
-	if n := s.c.Evaluate.SecondStories; n > 0 {
-		stories = stories[:n]
+	n := len(after)
+	if s.c.Evaluate.SecondStories > 0 {
+		n = s.c.Evaluate.SecondStories
 	}
-	return s.rate(ctx, j, "second", "report", stories)
+	b, err := s.rate(ctx, j, "second", "before", before[:n])
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.rate(ctx, j, "second", "after", after[:n])
+	if err != nil {
+		return nil, err
+	}
+	r := &metrics.SecondJudge{}
+	r.Before, _ = metrics.MeanCI(b.Scores)
+	r.After, _ = metrics.MeanCI(a.Scores)
+	r.Rise, r.RiseCI = metrics.PairedRise(b.Scores, a.Scores)
+	return r, nil
 }
 
 // begin measures the pretrained student and writes the first checkpoint of the
@@ -99,10 +117,7 @@ func (s *session) begin(ctx context.Context) error {
 	b := &s.state.Before
 	b.Choose, _ = metrics.MeanCI(chosen.Scores)
 	b.ChooseDistinct2 = chosen.Distinct[1]
-	if b.Report, err = s.rate(ctx, s.teacher, "teacher", "report", report); err != nil {
-		return err
-	}
-	if b.Second, err = s.second(ctx, report); err != nil {
+	if b.Report, err = s.rate(ctx, s.teacher, "teacher", "before", report); err != nil {
 		return err
 	}
 	s.state.Best = Best{Choose: b.Choose}
@@ -141,27 +156,36 @@ func (s *session) choose(ctx context.Context) error {
 	return nil
 }
 
-// finish reads the chosen student on the set for reporting.
+// finish reads the chosen student on the set for reporting and writes
+// result.json, which says that the run is done.
 func (s *session) finish(ctx context.Context) (metrics.ResultEvent, error) {
-	if s.c.Interact.Select == "best" {
-		if err := s.load(best, s.policy); err != nil {
+	if s.c.Interact.Select == "last" {
+		s.state.Best = Best{Batch: s.state.Batch, KL: s.state.KL}
+		if err := s.keep(best); err != nil {
 			return metrics.ResultEvent{}, err
 		}
-	} else {
-		s.state.Best = Best{Batch: s.state.Batch, KL: s.state.KL}
+	}
+	// The stories of before are told again, for the second judge.
+	if err := s.load(pretrained, s.policy); err != nil {
+		return metrics.ResultEvent{}, err
+	}
+	told, err := s.tell(ctx, reportIDs, s.c.Evaluate.ReportOn)
+	if err != nil {
+		return metrics.ResultEvent{}, err
+	}
+	if err := s.load(best, s.policy); err != nil {
+		return metrics.ResultEvent{}, err
 	}
 	stories, err := s.tell(ctx, reportIDs, s.c.Evaluate.ReportOn)
 	if err != nil {
 		return metrics.ResultEvent{}, err
 	}
-	after, err := s.rate(ctx, s.teacher, "teacher", "report", stories)
+	after, err := s.rate(ctx, s.teacher, "teacher", "after", stories)
 	if err != nil {
 		return metrics.ResultEvent{}, err
 	}
-	second, err := s.second(ctx, stories)
-	if err != nil {
-		return metrics.ResultEvent{}, err
-	}
+	s.teacher.Close()
+	s.teacher = nil
 	before := s.state.Before.Report
 	r := metrics.ResultEvent{
 		Event: "result", Command: "run", Run: s.folder.Path, Seed: s.c.Run.Seed, PretrainWords: s.state.Pretrain.Words,
@@ -173,11 +197,8 @@ func (s *session) finish(ctx context.Context) (metrics.ResultEvent, error) {
 	r.ScoreBefore, _ = metrics.MeanCI(before.Scores)
 	r.ScoreAfter, _ = metrics.MeanCI(after.Scores)
 	r.Rise, r.RiseCI = metrics.PairedRise(before.Scores, after.Scores)
-	if s.c.Teacher.SecondJudge != "" {
-		r.SecondJudge = &metrics.SecondJudge{}
-		r.SecondJudge.Before, _ = metrics.MeanCI(s.state.Before.Second.Scores)
-		r.SecondJudge.After, _ = metrics.MeanCI(second.Scores)
-		r.SecondJudge.Rise, r.SecondJudge.RiseCI = metrics.PairedRise(s.state.Before.Second.Scores, second.Scores)
+	if r.SecondJudge, err = s.second(ctx, told, stories); err != nil {
+		return r, err
 	}
 	if r.WeightsSHA256, err = checkpoint.WeightsHash(s.policy); err != nil {
 		return r, err
@@ -187,7 +208,34 @@ func (s *session) finish(ctx context.Context) (metrics.ResultEvent, error) {
 	if err := s.folder.Log(map[string]any{"event": "pairs", "pairs": pairs(before.Texts, after.Texts)}); err != nil {
 		return r, err
 	}
-	return r, s.folder.Log(r)
+	if err := s.folder.Log(r); err != nil {
+		return r, err
+	}
+	text, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return r, err
+	}
+	return r, s.folder.WriteFile(resultFile, append(text, '\n'))
+}
+
+// resultFile is the result of a run that is done.
+const resultFile = "result.json"
+
+// finished reads the result of a run that was done before; nil when it is not.
+func (s *session) finished() (*metrics.ResultEvent, error) {
+	path := filepath.Join(s.folder.Path, resultFile)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := &metrics.ResultEvent{}
+	if err := json.Unmarshal(text, r); err != nil {
+		return nil, fault.New(fault.Damaged, "%s: %w: remove it to measure the student again", path, err)
+	}
+	return r, nil
 }
 
 // pairs are stories of the same seeds before and after, for the report.

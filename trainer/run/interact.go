@@ -35,10 +35,14 @@ func PPOSettings(c config.PPO) ppo.Settings {
 	return s
 }
 
-// initHead draws the value head as PyTorch draws a Linear: uniform in
-// +-1/sqrt(width) (TRL leaves it so).
-func initHead(m *student.Model, seed uint64) error {
+// initHead begins the value head: "zero", so that the first values add no
+// noise to the advantages, or "linear", drawn as PyTorch draws a Linear,
+// uniform in +-1/sqrt(width) (TRL leaves it so).
+func initHead(m *student.Model, kind string, seed uint64) error {
 	bound := 1 / math.Sqrt(float64(m.Config().Width))
+	if kind == "zero" {
+		bound = 0
+	}
 	for i, p := range m.Parameters() {
 		if !strings.HasPrefix(p.Name, "value_head.") {
 			continue
@@ -127,7 +131,7 @@ func (s *session) interact(ctx context.Context) error {
 		if err := s.keep(pretrained); err != nil {
 			return err
 		}
-		if err := initHead(s.policy, s.c.Run.Seed); err != nil {
+		if err := initHead(s.policy, s.c.PPO.ValueInit, s.c.Run.Seed); err != nil {
 			return err
 		}
 		if err := clearMoments(s.policy); err != nil {
@@ -227,7 +231,13 @@ func (s *session) batch(ctx context.Context, trainer *ppo.Trainer, promptWords i
 	s.lap()
 	event.PPO = result.Stats
 	event.MaxLogprobDiff = rollout.MaxLogprobDifference(stories, packed, result.Old.Logprob)
+	spent := s.state.Budget.Spent
 	s.state.Budget.Charge(n, promptWords, s.c.Interact.PromptPerStory)
+	if words := budget.Milestone(spent, s.state.Budget.Spent); words > 0 {
+		if err := s.keep(fmt.Sprintf("budget-%d", words)); err != nil {
+			return err
+		}
+	}
 	event.BudgetWords = s.state.Budget.Spent
 	event.RolloutTokPerS = event.ReplyTokens * float64(n) / event.Seconds.Rollout
 	event.UpdateTokPerS = float64(len(packed.Tokens)*s.c.PPO.Epochs) / event.Seconds.Update

@@ -17,6 +17,9 @@ import (
 // read opens the corpus and the tokenizer, which is trained on the first start
 // and kept in the folder, or comes with the student that is given.
 func (s *session) read(ctx context.Context) error {
+	if s.o.Student != "" {
+		return s.openTokenizer(ctx, nil)
+	}
 	name := s.c.Corpus.Path
 	var reading, held iter.Seq[string]
 	if name == "" {
@@ -35,9 +38,6 @@ func (s *session) read(ctx context.Context) error {
 	reading = firstWords(reading, s.c.Pretrain.Words)
 	if err := s.openTokenizer(ctx, reading); err != nil {
 		return err
-	}
-	if s.o.Only == "interact" {
-		return nil
 	}
 	var err error
 	s.corpus, err = pretrain.NewCorpus(name, reading, held, s.tokenizer.Encode, s.tokenizer.EOS(), s.c.Student.Context)
@@ -105,7 +105,7 @@ func StudentTokenizer(path string) (*tokenizer.Tokenizer, error) {
 // pretrain reads the corpus to its end.
 func (s *session) pretrain(ctx context.Context) error {
 	p := s.c.Pretrain
-	if p.Words == 0 || s.state.Phase != phasePretrain || s.o.Only == "interact" {
+	if p.Words == 0 || s.state.Phase != phasePretrain {
 		return nil
 	}
 	settings := pretrain.Settings{
@@ -118,18 +118,21 @@ func (s *session) pretrain(ctx context.Context) error {
 		Progress: func(u pretrain.Progress) error {
 			s.state.Pretrain = u.State
 			s.state.Seconds.Pretrain += s.lap()
+			s.state.Read.Loss = u.Loss
+			s.state.Read.TokPerSec = float64(u.Tokens) / s.state.Seconds.Pretrain
 			s.o.Reporter.Progress("pretrain", min(u.Words, p.Words), p.Words, "words", "")
 			// Every tenth update and the last one are logged.
 			if u.Step%10 != 0 && u.Step != u.Steps {
 				return nil
 			}
 			e := metrics.PretrainEvent{Event: "pretrain", Step: u.Step, Steps: u.Steps, Words: u.Words, Tokens: u.Tokens, Loss: u.Loss,
-				LR: u.LR, GradNorm: u.GradNorm, TokPerSec: float64(u.Tokens) / s.state.Seconds.Pretrain}
+				LR: u.LR, GradNorm: u.GradNorm, TokPerSec: s.state.Read.TokPerSec}
 			if u.Step == u.Steps {
 				var err error
 				if e.ValLoss, err = pretrain.Loss(ctx, s.policy, s.corpus.HeldOut); err != nil {
 					return err
 				}
+				s.state.Read.ValLoss = e.ValLoss
 				s.o.Reporter.Say("pretrained on %d words: loss %.3f, held-out %.3f nats a token, %.0f tokens/s", u.Words, u.Loss, e.ValLoss, e.TokPerSec)
 			}
 			return s.record("pretrain", u.Step, e)
@@ -147,7 +150,7 @@ func (s *session) pretrain(ctx context.Context) error {
 	if err != nil {
 		return s.saveAfter(err)
 	}
-	return nil
+	return s.save()
 }
 
 // saveAfter writes a checkpoint when the work was interrupted, so that nothing

@@ -10,18 +10,28 @@ import (
 )
 
 // Run does what the configuration says in a run folder, or goes on with it,
-// and returns the result that was also logged.
+// and returns the result, which is also logged and kept in result.json. A run
+// that is done returns the result it ended with.
 func Run(ctx context.Context, c config.Config, o Options) (metrics.ResultEvent, error) {
 	s, err := open(ctx, c, o)
 	if err != nil {
 		return metrics.ResultEvent{}, err
 	}
 	defer s.close()
-	if err := s.pretrain(ctx); err != nil {
+	if r, err := s.finished(); err != nil || r != nil {
+		if r == nil {
+			return metrics.ResultEvent{}, err
+		}
+		o.Reporter.Say("%s is done; this is its result. Another --run or --seed begins a new one", o.Folder)
+		return *r, nil
+	}
+	if err := s.prepare(ctx); err != nil {
 		return metrics.ResultEvent{}, err
 	}
-	if o.Only == "pretrain" {
-		return s.pretrained()
+	if o.Student == "" {
+		if err := s.pretrain(ctx); err != nil {
+			return metrics.ResultEvent{}, err
+		}
 	}
 	if err := s.interact(ctx); err != nil {
 		return metrics.ResultEvent{}, err
@@ -29,18 +39,30 @@ func Run(ctx context.Context, c config.Config, o Options) (metrics.ResultEvent, 
 	return s.finish(ctx)
 }
 
-// pretrained ends a run that only reads.
-func (s *session) pretrained() (metrics.ResultEvent, error) {
-	r := metrics.ResultEvent{Event: "result", Command: "pretrain", Run: s.folder.Path, Seed: s.c.Run.Seed, PretrainWords: s.state.Pretrain.Words,
-		Seconds: s.state.Seconds, Resumed: s.state.Resumed}
-	var err error
+// Pretrain reads the corpus in a run folder and stops there; Run goes on from
+// it.
+func Pretrain(ctx context.Context, c config.Config, o Options) (metrics.PretrainResult, error) {
+	s, err := open(ctx, c, o)
+	if err != nil {
+		return metrics.PretrainResult{}, err
+	}
+	defer s.close()
+	if err := s.prepare(ctx); err != nil {
+		return metrics.PretrainResult{}, err
+	}
+	if err := s.pretrain(ctx); err != nil {
+		return metrics.PretrainResult{}, err
+	}
+	r := metrics.PretrainResult{Event: "result", Command: "pretrain", Run: s.folder.Path, Seed: s.c.Run.Seed, Words: s.state.Pretrain.Words,
+		Tokens: s.state.Pretrain.Tokens, Loss: s.state.Read.Loss, ValLoss: s.state.Read.ValLoss, TokPerSec: s.state.Read.TokPerSec,
+		Resumed: s.state.Resumed}
+	if s.state.Phase != phasePretrain {
+		return r, fmt.Errorf("run folder %s is past its pretraining: choose another --run", o.Folder)
+	}
 	if r.WeightsSHA256, err = checkpoint.WeightsHash(s.policy); err != nil {
 		return r, err
 	}
-	if err := s.keep(pretrained); err != nil {
-		return r, err
-	}
-	return r, s.save()
+	return r, s.keep(pretrained)
 }
 
 func milestoneName(words int64) string { return fmt.Sprintf("words-%d", words) }

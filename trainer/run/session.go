@@ -27,10 +27,7 @@ type Options struct {
 	Folder   string
 	Reporter *metrics.Reporter
 	Log      *slog.Logger // warnings of libllama
-	// Only stops after pretraining ("pretrain") or begins with a student that is
-	// given ("interact"); "" runs all.
-	Only string
-	// Student is the GGUF that `interact` begins with.
+	// Student is the GGUF of a pretrained student to begin with; "" pretrains.
 	Student string
 }
 
@@ -93,8 +90,7 @@ func ReferenceOptions(c config.Config) student.Options {
 	return o
 }
 
-// open locks the folder, finds where a run stands, and prepares tokenizer,
-// corpus and student.
+// open checks the configuration and locks the folder.
 func open(ctx context.Context, c config.Config, o Options) (s *session, err error) {
 	if err := c.Check(); err != nil {
 		return nil, err
@@ -108,20 +104,26 @@ func open(ctx context.Context, c config.Config, o Options) (s *session, err erro
 	if s.folder, err = runfolder.Open(o.Folder, c); err != nil {
 		return nil, err
 	}
-	if s.board, err = metrics.NewTensorBoard(filepath.Join(o.Folder, "tensorboard")); err != nil {
-		return nil, err
+	return s, nil
+}
+
+// prepare finds where a run stands and gets tokenizer, corpus and student.
+func (s *session) prepare(ctx context.Context) (err error) {
+	c := s.c
+	if s.board, err = metrics.NewTensorBoard(filepath.Join(s.folder.Path, "tensorboard")); err != nil {
+		return err
 	}
 	if err := s.read(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if s.policy, err = student.New(shape(c.Student, s.tokenizer.VocabSize()), PolicyOptions(c)); err != nil {
-		return nil, err
+		return err
 	}
 	s.prompt = s.tokenizer.Encode(c.Rollout.Prompt)
 	if n := len(s.prompt) + c.Rollout.MaxNewTokens; n > c.Student.Context {
-		return nil, fault.New(fault.Usage, "config: rollout.max_new_tokens = %d with a prompt of %d tokens exceeds student.context = %d", c.Rollout.MaxNewTokens, len(s.prompt), c.Student.Context)
+		return fault.New(fault.Usage, "config: rollout.max_new_tokens = %d with a prompt of %d tokens exceeds student.context = %d", c.Rollout.MaxNewTokens, len(s.prompt), c.Student.Context)
 	}
-	return s, s.resume()
+	return s.resume()
 }
 
 // resume goes on from the latest checkpoint, or draws a new student.
@@ -136,7 +138,6 @@ func (s *session) resume() error {
 			return err
 		}
 		if s.o.Student != "" {
-			s.state.Phase = phasePretrain
 			return checkpoint.LoadWeights(s.o.Student, s.policy)
 		}
 		return pretrain.Initialize(s.policy, s.c.Run.Seed)
@@ -241,23 +242,16 @@ func teacherRoom(c config.Config) int {
 	return 4*c.Rollout.MaxNewTokens + 2*len(c.Rollout.Prompt) + 256
 }
 
-// CheckStudent says whether a GGUF fits a configuration's student.
-func CheckStudent(path string, c config.Config) error {
+// StudentShape reads the shape of a student from its GGUF.
+func StudentShape(path string) (config.Student, error) {
 	f, err := ggml.Open(path)
 	if err != nil {
-		return err
+		return config.Student{}, err
 	}
 	defer f.Close()
 	h, _, err := ggml.ReadModel(f)
-	if err != nil {
-		return err
-	}
-	want := c.Student
-	if h.Layers != want.Layers || h.Heads != want.Heads || h.Width != want.Width || h.Context != want.Context || h.Vocab > want.Vocab {
-		return fault.New(fault.Usage, "%s: a student of %d layers, %d heads, width %d, context %d, vocabulary %d; the configuration says %d, %d, %d, %d and at most %d",
-			path, h.Layers, h.Heads, h.Width, h.Context, h.Vocab, want.Layers, want.Heads, want.Width, want.Context, want.Vocab)
-	}
-	return nil
+	return config.Student{Layers: h.Layers, Heads: h.Heads, Width: h.Width, Context: h.Context, Vocab: h.Vocab,
+		LayerNormEpsilon: float64(h.LayerNormEpsilon)}, err
 }
 
 func exists(path string) bool {

@@ -16,7 +16,6 @@ import (
 const (
 	phasePretrain = "pretrain"
 	phaseInteract = "interact"
-	phaseDone     = "done"
 )
 
 // State is everything a checkpoint keeps besides weights and moments. The
@@ -26,6 +25,7 @@ type State struct {
 	Phase      string             `json:"phase"`
 	Counter    int64              `json:"counter"` // checkpoints written
 	Pretrain   pretrain.State     `json:"pretrain"`
+	Read       Read               `json:"read"`  // what the last update of pretraining measured
 	Batch      int                `json:"batch"` // batches done
 	PPO        ppo.State          `json:"ppo"`
 	Budget     budget.Meter       `json:"budget"`
@@ -46,7 +46,6 @@ type Readings struct {
 	Choose          float64   `json:"choose"` // mean score of the set on which the best is chosen
 	ChooseDistinct2 float64   `json:"choose_distinct2"`
 	Report          Evaluated `json:"report"`
-	Second          Evaluated `json:"second"` // the second judge's, of the report set
 }
 
 // Evaluated is one set read by one judge.
@@ -55,6 +54,13 @@ type Evaluated struct {
 	Marks    [3]float64 `json:"marks"`
 	Distinct [3]float64 `json:"distinct"`
 	Texts    []string   `json:"texts,omitempty"`
+}
+
+// Read is how well the student reads, in nats a token.
+type Read struct {
+	Loss      float64 `json:"loss"`
+	ValLoss   float64 `json:"val_loss"`
+	TokPerSec float64 `json:"tok_per_s"`
 }
 
 // Best is the student that the run hands over.
