@@ -7,7 +7,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"onceupon/bindings/student"
-	"onceupon/ggml"
 	"onceupon/trainer/checkpoint"
 	"onceupon/trainer/fault"
 	"onceupon/trainer/rollout"
@@ -53,12 +52,7 @@ func generate(c *cli.Context) error {
 	if path == "" {
 		return fault.New(fault.Usage, "generate: give --student FILE or --run FOLDER")
 	}
-	f, err := ggml.Open(path)
-	if err != nil {
-		return err
-	}
-	h, _, err := ggml.ReadModel(f)
-	f.Close()
+	h, err := run.StudentShape(path)
 	if err != nil {
 		return err
 	}
@@ -78,7 +72,7 @@ func generate(c *cli.Context) error {
 		return fault.New(fault.Usage, "generate: --stories must be at least 1 and --prompt a text")
 	}
 	wave := min(n, 64)
-	m, err := student.New(student.Config{Layers: h.Layers, Heads: h.Heads, Width: h.Width, Context: h.Context, Vocab: h.Vocab, LayerNormEpsilon: h.LayerNormEpsilon},
+	m, err := student.New(student.Config{Layers: h.Layers, Heads: h.Heads, Width: h.Width, Context: h.Context, Vocab: h.Vocab, LayerNormEpsilon: float32(h.LayerNormEpsilon)},
 		student.Options{Backend: k.Run.Backend, ISA: k.Run.ISA, Threads: run.Threads(k), MaxTokens: max(wave, 1), MaxStories: wave, DecodeStories: wave})
 	if err != nil {
 		return err

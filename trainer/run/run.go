@@ -13,7 +13,7 @@ import (
 // and returns the result, which is also logged and kept in result.json. A run
 // that is done returns the result it ended with.
 func Run(ctx context.Context, c config.Config, o Options) (metrics.ResultEvent, error) {
-	s, err := open(ctx, c, o)
+	s, err := open(c, o)
 	if err != nil {
 		return metrics.ResultEvent{}, err
 	}
@@ -42,7 +42,7 @@ func Run(ctx context.Context, c config.Config, o Options) (metrics.ResultEvent, 
 // Pretrain reads the corpus in a run folder and stops there; Run goes on from
 // it.
 func Pretrain(ctx context.Context, c config.Config, o Options) (metrics.PretrainResult, error) {
-	s, err := open(ctx, c, o)
+	s, err := open(c, o)
 	if err != nil {
 		return metrics.PretrainResult{}, err
 	}

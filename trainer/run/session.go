@@ -91,20 +91,15 @@ func ReferenceOptions(c config.Config) student.Options {
 }
 
 // open checks the configuration and locks the folder.
-func open(ctx context.Context, c config.Config, o Options) (s *session, err error) {
+func open(c config.Config, o Options) (*session, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	s = &session{c: c, o: o, clock: time.Now()}
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
-	if s.folder, err = runfolder.Open(o.Folder, c); err != nil {
+	folder, err := runfolder.Open(o.Folder, c)
+	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	return &session{c: c, o: o, folder: folder, clock: time.Now()}, nil
 }
 
 // prepare finds where a run stands and gets tokenizer, corpus and student.

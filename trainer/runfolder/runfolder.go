@@ -23,8 +23,6 @@ import (
 // Folder is an open, locked run folder.
 type Folder struct {
 	Path string
-	// Resumed is true when the folder held a configuration already.
-	Resumed bool
 
 	lock    *os.File
 	log     *os.File
@@ -98,9 +96,16 @@ func (f *Folder) configure(c config.Config) error {
 	if err != nil {
 		return err
 	}
-	f.Resumed = true
 	if bytes.Equal(stored, c.Text()) {
 		return nil
+	}
+	if checkpoints, err := os.ReadDir(f.Checkpoints()); err == nil && len(checkpoints) == 0 {
+		// Stopped before the first checkpoint, by a wrong setting perhaps: there is
+		// nothing to go on with.
+		if err := os.Remove(filepath.Join(f.Path, "tokenizer.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return writeWhole(path, c.Text())
 	}
 	other, err := config.Parse(path, stored)
 	if err != nil {
