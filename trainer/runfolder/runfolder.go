@@ -189,8 +189,10 @@ func (f *Folder) CutBack(o Offsets) error {
 		if info.Size() < length {
 			return fault.New(fault.Damaged, "%s has %d bytes; the checkpoint was written at %d: the log was cut", file.Name(), info.Size(), length)
 		}
-		if err := file.Truncate(length); err != nil {
-			return err
+		if info.Size() > length {
+			if err := file.Truncate(length); err != nil {
+				return err
+			}
 		}
 		if _, err := file.Seek(length, io.SeekStart); err != nil {
 			return err

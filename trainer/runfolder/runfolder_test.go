@@ -1,0 +1,132 @@
+package runfolder
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"onceupon/trainer/config"
+	"onceupon/trainer/fault"
+)
+
+// open opens a folder that also holds a checkpoint, so that it is a run's.
+func open(t *testing.T, path string, c config.Config) *Folder {
+	t.Helper()
+	f, err := Open(path, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(f.Checkpoints(), "latest"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Close)
+	return f
+}
+
+func TestLogsAreCutBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run")
+	f := open(t, path, config.Default())
+	write := func(name string) {
+		t.Helper()
+		if err := f.Log(map[string]string{"event": name}); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Stories([]any{map[string]string{"text": name + " 1"}, map[string]string{"text": name + " 2"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("kept")
+	at, err := f.Offsets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("lost in a crash")
+	f.Close()
+
+	f = open(t, path, config.Default())
+	if err := f.CutBack(at); err != nil {
+		t.Fatal(err)
+	}
+	write("again")
+	log, err := os.ReadFile(filepath.Join(path, "log.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(log) != "{\"event\":\"kept\"}\n{\"event\":\"again\"}\n" {
+		t.Errorf("log: %s", log)
+	}
+	file, err := os.Open(filepath.Join(path, "stories.jsonl.zst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	z, err := zstd.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	text, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	for line := range strings.Lines(string(text)) {
+		var r struct{ Text string }
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatal(err)
+		}
+		told = append(told, r.Text)
+	}
+	if got := strings.Join(told, ", "); got != "kept 1, kept 2, again 1, again 2" {
+		t.Errorf("stories: %s", got)
+	}
+	if err := f.CutBack(Offsets{Log: 1 << 20}); fault.Code(err) != int(fault.Damaged) {
+		t.Errorf("a log shorter than the checkpoint says gave %v", err)
+	}
+}
+
+func TestOneProcessAtATime(t *testing.T) {
+	path := t.TempDir()
+	open(t, path, config.Default())
+	if _, err := Open(path, config.Default()); err == nil || !strings.Contains(err.Error(), "is in use by process") {
+		t.Errorf("a locked folder gave %v", err)
+	}
+}
+
+func TestAnotherConfiguration(t *testing.T) {
+	path := t.TempDir()
+	open(t, path, config.Default()).Close()
+	c := config.Default()
+	c.PPO.LR = 1e-3
+	if _, err := Open(path, c); fault.Code(err) != int(fault.Usage) || !strings.Contains(err.Error(), "lr") {
+		t.Errorf("another configuration gave %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(path, "config.toml"), []byte("[ppo]\nlearning = 1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path, c); fault.Code(err) != int(fault.Damaged) {
+		t.Errorf("a damaged configuration gave %v", err)
+	}
+}
+
+// A folder that never got to a checkpoint takes another configuration.
+func TestBeginAgain(t *testing.T) {
+	path := t.TempDir()
+	f, err := Open(path, config.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	c := config.Default()
+	c.Corpus.Path = "right.txt"
+	f, err = Open(path, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+}
