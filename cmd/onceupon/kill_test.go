@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"onceupon/trainer/judge"
+	"onceupon/trainer/metrics"
+)
+
+// killed makes the smoke run's loop short: no probe, no second judge.
+const killed = `
+[student]
+layers = 2
+heads = 2
+width = 64
+context = 64
+vocab = 512
+[corpus]
+words = 40_000
+held_out = 0.05
+[pretrain]
+words = 60_000
+batch_tokens = 1024
+lr = 3e-3
+milestones = [20_000]
+[rollout]
+stories = 6
+max_new_tokens = 20
+[teacher]
+second_judge = ""
+probe = false
+[interact]
+batches = 3
+[evaluate]
+every = 2
+choose_on = 2
+report_on = 2
+second_stories = 0
+[run]
+max_tokens = 1024
+`
+
+// onceupon starts the program as a process of its own; kill is asked about
+// each event of its output and says whether to kill it now, as kill -9 does.
+func onceupon(t *testing.T, folder, settings string, kill func(event string) bool) (metrics.ResultEvent, bool) {
+	t.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(filepath.Join(bin(t, program), "onceupon"), "run", "--config", settings, "--run", folder, "--seed", "5", "--json", "--quiet")
+	var said bytes.Buffer
+	c.Stderr = &said
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var last []byte
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = line
+		if kill != nil && kill(string(line)) {
+			if err := c.Process.Signal(syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			_ = c.Wait() // it was killed
+			return metrics.ResultEvent{}, false
+		}
+	}
+	if err := c.Wait(); err != nil {
+		t.Fatalf("%v: %s", err, said.String())
+	}
+	var r metrics.ResultEvent
+	if err := json.Unmarshal(last, &r); err != nil || r.Event != "result" {
+		t.Fatalf("last line %q: %v", last, err)
+	}
+	return r, true
+}
+
+// bin is a folder in which the test program goes by the name of the command,
+// as testscript does it.
+func bin(t *testing.T, program string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Symlink(program, filepath.Join(dir, "onceupon")); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestKilledRunEndsInTheSameWeights kills a run with the real teacher in its
+// pretraining, before the first batch and between batches, goes on each time,
+// and compares the end with that of a run that was left alone.
+func TestKilledRunEndsInTheSameWeights(t *testing.T) {
+	for _, find := range []func() error{
+		func() error { _, err := judge.FindLlama(""); return err },
+		func() error { _, _, err := judge.FindModel("gemma-270m"); return err },
+	} {
+		if err := find(); err != nil {
+			t.Skip(err)
+		}
+	}
+	dir := t.TempDir()
+	settings := filepath.Join(dir, "killed.toml")
+	if err := os.WriteFile(settings, []byte(killed), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	whole, _ := onceupon(t, filepath.Join(dir, "whole"), settings, nil)
+	if whole.Resumed || whole.Batches != 3 {
+		t.Fatalf("the undisturbed run: %+v", whole)
+	}
+	broken := filepath.Join(dir, "broken")
+	for _, at := range []string{`"step":30,`, `"event":"evaluation","batch":0,"set":"before"`, `"event":"batch","batch":2`, `"set":"after"`} {
+		if _, done := onceupon(t, broken, settings, func(event string) bool { return strings.Contains(event, at) }); done {
+			t.Fatalf("the run ended before %s was seen", at)
+		}
+	}
+	resumed, _ := onceupon(t, broken, settings, nil)
+	if !resumed.Resumed {
+		t.Error("the run does not say that it was resumed")
+	}
+	if resumed.WeightsSHA256 != whole.WeightsSHA256 || resumed.ScoreAfter != whole.ScoreAfter || resumed.KL != whole.KL {
+		t.Errorf("resumed: weights %.12s, score %v, KL %v\nundisturbed: weights %.12s, score %v, KL %v", resumed.WeightsSHA256, resumed.ScoreAfter, resumed.KL,
+			whole.WeightsSHA256, whole.ScoreAfter, whole.KL)
+	}
+	if resumed.MaxLogprobDiff != 0 {
+		t.Errorf("log-probabilities while sampling and in the update differ by %g", resumed.MaxLogprobDiff)
+	}
+	// Every event once: the logs were cut back to the checkpoints.
+	for _, folder := range []string{"whole", "broken"} {
+		log, err := os.ReadFile(filepath.Join(dir, folder, "log.jsonl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, event := range []string{`"event":"batch","batch":1,`, `"event":"batch","batch":3,`, `"event":"result"`, `"step":30,`} {
+			if n := bytes.Count(log, []byte(event)); n != 1 {
+				t.Errorf("%s/log.jsonl has %s %d times", folder, event, n)
+			}
+		}
+	}
+	// A run that is done says its result again.
+	again, _ := onceupon(t, broken, settings, nil)
+	if again.WeightsSHA256 != whole.WeightsSHA256 {
+		t.Errorf("the finished run's result: %+v", again)
+	}
+}
