@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"log/slog"
 	"os"
 
@@ -65,7 +66,7 @@ func runFlag() cli.Flag {
 
 // resolve is the configuration of a command: defaults, the file, the flags.
 func resolve(c *cli.Context) (config.Config, error) {
-	k, err := config.Load(c.String("config"))
+	k, err := config.Load(cmp.Or(c.String("config"), "default"))
 	if err != nil {
 		return k, err
 	}

@@ -43,7 +43,7 @@ func main() {
 // program runs the commands with its streams; it returns the exit code.
 func program(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	app := newApp(stdout, stderr)
-	err := app.RunContext(ctx, args)
+	err := app.RunContext(ctx, folderLast(args))
 	if err != nil {
 		fmt.Fprintf(stderr, "onceupon: %v\n", err)
 	}
@@ -61,7 +61,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		CustomAppHelpTemplate: cli.AppHelpTemplate + exitCodes,
 		ExitErrHandler:        func(*cli.Context, error) {}, // exit codes are program's
 		Commands: []*cli.Command{
-			runCommand(), pretrainCommand(), interactCommand(), generateCommand(), judgeCommand(), tokenizerCommand(), doctorCommand(),
+			runCommand(), pretrainCommand(), interactCommand(), generateCommand(), judgeCommand(), tokenizerCommand(), verifyCommand(), doctorCommand(),
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
@@ -93,7 +93,7 @@ func strict(command *cli.Command) {
 		return
 	}
 	command.Action = func(c *cli.Context) error {
-		if c.Args().Present() {
+		if c.Args().Present() && command.ArgsUsage == "" {
 			if a := c.Args().First(); len(a) > 0 && a[0] != '-' {
 				return fault.New(fault.Usage, "%s: stray argument %q: everything is given by flags, before any argument", command.Name, a)
 			}
