@@ -15,6 +15,7 @@ import (
 	"onceupon/trainer/judge"
 	"onceupon/trainer/metrics"
 	"onceupon/trainer/ppo"
+	"onceupon/trainer/reward"
 	"onceupon/trainer/rollout"
 	"onceupon/trainer/storybook"
 )
@@ -180,9 +181,8 @@ func storyWords(story rollout.Story) []string { return strings.Fields(story.Word
 
 // reward is what PPO gets for a rated story.
 func (s *session) reward(story rollout.Story, r judge.Rating) float64 {
-	bonus, divisor := s.c.Reward.LengthBonus, s.c.Reward.LengthDivisor
-	length := math.Min(float64(len(storyWords(story))), divisor) / divisor
-	return (r.Weighted(s.c.Teacher.Weights)/9 + bonus*length) / (1 + bonus)
+	settings := reward.Settings{Bonus: s.c.Reward.LengthBonus, Divisor: s.c.Reward.LengthDivisor}
+	return settings.Of(r.Weighted(s.c.Teacher.Weights), len(storyWords(story)))
 }
 
 // batch tells, rates and learns from one batch of stories.
