@@ -25,9 +25,13 @@ func TestKLController(t *testing.T) {
 }
 
 func model(t *testing.T, train bool, maxTokens int) *student.Model {
+	return modelOn(t, "ref", 1, train, maxTokens)
+}
+
+func modelOn(t *testing.T, backend string, threads int, train bool, maxTokens int) *student.Model {
 	t.Helper()
 	m, err := student.New(student.Config{Layers: 1, Heads: 1, Width: 8, Context: 16, Vocab: 11, LayerNormEpsilon: 1e-5},
-		student.Options{Backend: "ref", Threads: 1, MaxTokens: maxTokens, PPOTokens: 64, MaxStories: 8, Train: train, ValueHead: train})
+		student.Options{Backend: backend, ISA: "auto", Threads: threads, MaxTokens: maxTokens, PPOTokens: 64, MaxStories: 8, Train: train, ValueHead: train})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,6 +120,156 @@ func TestPartsDoNotChangeTheStep(t *testing.T) {
 	for i := range a {
 		if math.Abs(float64(a[i]-b[i])) > 2e-5 {
 			t.Fatalf("weight %d: %v and %v", i, a[i], b[i])
+		}
+	}
+}
+
+// step runs steps on a small batch, each under settings that change makes, and
+// returns the last result and the weights.
+func step(t *testing.T, change func(s *Settings, step int), steps int) (Result, []float32) {
+	t.Helper()
+	return stepOn(t, "ref", 1, change, steps)
+}
+
+func stepOn(t *testing.T, backend string, threads int, change func(s *Settings, step int), steps int) (Result, []float32) {
+	t.Helper()
+	policy, reference := modelOn(t, backend, threads, true, 64), modelOn(t, backend, threads, false, 64)
+	for i, p := range policy.Parameters() {
+		x := make([]float32, p.Count())
+		for j := range x {
+			x[j] = float32(math.Sin(float64(i*31+j))) * .3
+		}
+		if err := policy.Write(student.Weights, i, x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := reference.CopyWeights(policy); err != nil {
+		t.Fatal(err)
+	}
+	s := Settings{LR: 1e-2, Epochs: 3, Accumulation: 1, Gamma: 1, Lambda: .95, Clip: .2, ValueClip: .2, ValueCoef: .1,
+		InitKL: .2, TargetKL: 6, Horizon: 1000, Adaptive: true, RatioThreshold: 10}
+	tr := New(s, policy, reference)
+	b := Batch{Stories: student.Pack([][]int32{{1, 2, 3, 4, 5}, {1, 2, 6, 7, 8, 9}, {1, 2, 9}, {1, 2, 3, 3, 3, 3, 3}}), Prompts: []int{2, 2, 2, 2}, Scores: []float32{1, 0, .5, .2}}
+	var r Result
+	for k := range steps {
+		change(&tr.Settings, k)
+		var err error
+		if r, err = tr.Step(context.Background(), b, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var all []float32
+	for i, p := range policy.Parameters() {
+		x := make([]float32, p.Count())
+		if err := policy.Read(student.Weights, i, x); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, x...)
+	}
+	return r, all
+}
+
+func equal(a, b []float32) bool {
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// TestQuirks turns each quirk of TRL on by itself: it must change the weights
+// exactly where it applies, and nowhere else.
+func TestQuirks(t *testing.T) {
+	weights := func(change func(*Settings, int), steps int) []float32 {
+		_, w := step(t, change, steps)
+		return w
+	}
+	clip := func(norm float32, once bool) func(*Settings, int) {
+		return func(s *Settings, _ int) { s.Epochs, s.MaxGradNorm, s.Parity.ClipOnce = 1, norm, once }
+	}
+	// Adam forgives a constant factor, but not one that changes between steps.
+	if !equal(weights(clip(.01, false), 1), weights(clip(.01, true), 1)) {
+		t.Error("ClipOnce changes the first step, which it must clip")
+	}
+	if equal(weights(clip(.01, false), 2), weights(clip(.01, true), 2)) {
+		t.Error("ClipOnce still clips the second step")
+	}
+	if !equal(weights(clip(1e9, false), 2), weights(clip(1e9, true), 2)) {
+		t.Error("ClipOnce changes steps that need no clipping")
+	}
+
+	// A threshold below 1 skips every minibatch: the ratio begins at 1.
+	skip := func(move bool) func(*Settings, int) {
+		return func(s *Settings, step int) {
+			s.Parity.StepOnSkip = move
+			if step == 1 {
+				s.RatioThreshold = .9
+			}
+		}
+	}
+	r, still := step(t, skip(false), 2)
+	if r.Stats.Skipped != 3 {
+		t.Fatalf("%d of 3 minibatches skipped with a threshold below 1", r.Stats.Skipped)
+	}
+	if !equal(still, weights(skip(false), 1)) {
+		t.Error("skipped minibatches move the weights")
+	}
+	if equal(still, weights(skip(true), 2)) {
+		t.Error("StepOnSkip leaves the weights where they were")
+	}
+	if !equal(weights(skip(false), 1), weights(skip(true), 1)) {
+		t.Error("StepOnSkip changes steps that are not skipped")
+	}
+
+	leak := func(whiten, leak bool) func(*Settings, int) {
+		return func(s *Settings, _ int) { s.WhitenRewards, s.Parity.WhitenLeak = whiten, leak }
+	}
+	if equal(weights(leak(true, true), 1), weights(leak(true, false), 1)) {
+		t.Error("WhitenLeak has no effect on stories that are padded")
+	}
+	if !equal(weights(leak(false, true), 1), weights(leak(false, false), 1)) {
+		t.Error("WhitenLeak has an effect without whitened rewards")
+	}
+}
+
+// The statistics of a step, against TRL's means from the same sums.
+func TestMinibatchStatistics(t *testing.T) {
+	var s student.PPOSums
+	oldReturns := []float64{.77305, .719, .82, .2505, .19}
+	for _, r := range oldReturns {
+		s.Add(student.PPOSums{Tokens: 1, Return: r, ReturnSquared: r * r})
+	}
+	m := minibatchStats(s, .1)
+	near(t, "returns/mean", m.ReturnsMean, .55051, 1e-6)
+	near(t, "returns/var", m.ReturnsVar, .0926278, 1e-6)
+}
+
+// Running moments as TRL's RunningMoments: after all batches, those of all
+// numbers together.
+func TestRunningMoments(t *testing.T) {
+	m := NewMoments()
+	x := []float32{.1, .5, .9, .3, .2, .8, .4}
+	m.Update(x[:3])
+	m.Update(x[3:])
+	var all []float64
+	for _, v := range x {
+		all = append(all, float64(v))
+	}
+	mean, std := meanStd(all)
+	near(t, "mean", m.Mean, mean, 1e-9)
+	near(t, "std", m.Std, std, 1e-9)
+}
+
+// The same bits on repeated runs and for any number of threads.
+func TestSameBits(t *testing.T) {
+	plain := func(*Settings, int) {}
+	for _, backend := range []string{"ref", "cpu"} {
+		_, want := stepOn(t, backend, 1, plain, 2)
+		for _, threads := range []int{1, 2, 3} {
+			if _, got := stepOn(t, backend, threads, plain, 2); !equal(got, want) {
+				t.Errorf("%s: %d threads give other weights", backend, threads)
+			}
 		}
 	}
 }
