@@ -163,3 +163,46 @@ func TestKilledRunEndsInTheSameWeights(t *testing.T) {
 		t.Errorf("the finished run's result: %+v", again)
 	}
 }
+
+// TestInterrupt stops a pretraining as Ctrl-C does: exit code 130 and a
+// checkpoint that the same command goes on from.
+func TestInterrupt(t *testing.T) {
+	dir := t.TempDir()
+	settings, folder := filepath.Join(dir, "c.toml"), filepath.Join(dir, "run")
+	if err := os.WriteFile(settings, []byte(killed), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pretrain := []string{"pretrain", "--config", settings, "--run", folder, "--json"}
+	c := exec.Command(filepath.Join(bin(t, program), "onceupon"), pretrain...)
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	c.Stderr = &said
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(out)
+	if _, err := lines.ReadBytes('\n'); err != nil { // the tenth update
+		t.Fatal(err)
+	}
+	if err := c.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, lines); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Wait() // its exit code is looked at
+	if code := c.ProcessState.ExitCode(); code != 130 || !strings.Contains(said.String(), "interrupted; the same command goes on from here") {
+		t.Fatalf("exit code %d: %s", code, said.String())
+	}
+	again, err := exec.Command(c.Path, pretrain...).CombinedOutput()
+	if err != nil || !strings.Contains(string(again), "going on from") || !strings.Contains(string(again), `"resumed":true`) {
+		t.Errorf("%v: %s", err, again)
+	}
+}

@@ -28,6 +28,11 @@ func TestScripts(t *testing.T) {
 	gemma, _, noGemma := judge.FindModel("gemma-270m")
 	smol, _, noSmol := judge.FindModel("smollm2-135m")
 	teacher := errors.Join(noLlama, noGemma, noSmol)
+	golden, err := filepath.Abs("../../../shared/data/golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, noGolden := os.Stat(golden)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
@@ -37,16 +42,20 @@ func TestScripts(t *testing.T) {
 			}
 			e.Setenv("XDG_DATA_HOME", data)
 			e.Setenv("DATA", data)
+			e.Setenv("GOLDEN", golden)
 			e.Setenv("LLAMA", llama)
 			e.Setenv("GEMMA", gemma)
 			e.Setenv("SMOLLM2", smol)
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
-			if name != "teacher" {
-				return false, errors.New("unknown condition " + name)
+			switch name {
+			case "teacher":
+				return teacher == nil, nil
+			case "golden":
+				return noGolden == nil, nil
 			}
-			return teacher == nil, nil
+			return false, errors.New("unknown condition " + name)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "cut": cut, "bytes": writeBytes, "gguf": writeGGUF, "lock": lock, "replace": replace,

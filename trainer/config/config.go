@@ -109,7 +109,11 @@ type PPO struct {
 	ScoreScaling   bool    `toml:"score_scaling"`
 	ScoreNorm      bool    `toml:"score_norm"`
 	ScoreClip      float64 `toml:"score_clip"` // 0 = off
-	Parity         string  `toml:"parity"`     // "" or "trl-0.9.4"
+	// Quirks of TRL 0.9.4 (docs/ppo.md); parity = "trl-0.9.4" is all of them.
+	ClipOnce   bool   `toml:"clip_once"`
+	StepOnSkip bool   `toml:"step_on_skip"`
+	WhitenLeak bool   `toml:"whiten_leak"`
+	Parity     string `toml:"parity"`
 }
 
 // Interact is the length of the interaction and its guards.

@@ -46,7 +46,7 @@ func TestPaper(t *testing.T) {
 	want.Teacher.Temperature, want.Teacher.Seed = 0.2, 42
 	want.Reward = Reward{LengthBonus: 0.4, LengthDivisor: 90}
 	want.PPO = PPO{LR: 1e-6, Epochs: 4, Minibatch: 360, Accumulation: 1, Gamma: 1, Lambda: 0.95, Clip: 0.2, ValueClip: 0.2, ValueCoef: 0.1,
-		ValueInit: "linear", InitKL: 0.2, TargetKL: 6, Horizon: 10000, AdaptiveKL: true, KLPenalty: "kl", RatioThreshold: 10}
+		ValueInit: "linear", InitKL: 0.2, TargetKL: 6, Horizon: 10000, AdaptiveKL: true, KLPenalty: "kl", RatioThreshold: 10, Parity: "trl-0.9.4"}
 	want.Interact.BudgetWords, want.Interact.Batches, want.Interact.PromptPerStory = 1_000_000, 0, true
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("paper.toml differs from the recipe: %s", Difference(c, want))

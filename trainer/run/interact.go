@@ -30,6 +30,7 @@ func PPOSettings(c config.PPO) ppo.Settings {
 		WhitenRewards: c.WhitenRewards, RatioThreshold: c.RatioThreshold, MaxGradNorm: float32(c.MaxGradNorm), EarlyStop: c.EarlyStop,
 		ScoreScaling: c.ScoreScaling, ScoreNorm: c.ScoreNorm, ScoreClip: c.ScoreClip,
 	}
+	s.Parity = ppo.Quirks{ClipOnce: c.ClipOnce, StepOnSkip: c.StepOnSkip, WhitenLeak: c.WhitenLeak}
 	if c.Parity != "" {
 		s.Parity = ppo.TRL094
 	}
