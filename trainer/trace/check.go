@@ -6,6 +6,9 @@ import (
 	"strings"
 
 	"onceupon/bindings/student"
+	"onceupon/ggml"
+	"onceupon/trainer/exchange"
+	"onceupon/trainer/fault"
 )
 
 // Check is one array compared.
@@ -63,9 +66,9 @@ func widened(tolerance, noise float64) float64 { return math.Max(tolerance, slac
 // of the attention bias is left out after an update: its true gradient is 0,
 // since a constant added to every key cancels in the softmax, and Adam scales
 // its rounding noise up to the size of a step.
-func (c *checks) parameters(what string, m *student.Model, array student.Array, a Arrays, prefix string, tolerance func(hf string) float64) error {
+func (c *checks) parameters(what string, m *student.Model, array student.Array, a *ggml.Safetensors, prefix string, tolerance func(hf string) float64) error {
 	for i, p := range m.Parameters() {
-		want, err := fetch(a, prefix, p)
+		want, err := exchange.FromHF(a, prefix, p)
 		if err != nil {
 			return err
 		}
@@ -73,7 +76,7 @@ func (c *checks) parameters(what string, m *student.Model, array student.Array, 
 		if err := m.Read(array, i, got); err != nil {
 			return err
 		}
-		name, _ := hfName(p)
+		name, _ := exchange.HFName(p)
 		label := what + name
 		if array == student.Weights && strings.HasSuffix(name, "attn.c_attn.bias") {
 			width := p.Count() / 3
@@ -87,6 +90,13 @@ func (c *checks) parameters(what string, m *student.Model, array student.Array, 
 		c.add(label, maxDiff(got, wide), tolerance(name))
 	}
 	return nil
+}
+
+// open opens weights of a trace; that they are not there is a damage of the
+// folder.
+func open(path string) (*ggml.Safetensors, error) {
+	f, err := ggml.OpenSafetensors(path)
+	return f, fault.Wrap(fault.Damaged, err)
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"onceupon/bindings/student"
+	"onceupon/ggml"
+	"onceupon/trainer/exchange"
 	"onceupon/trainer/fault"
 )
 
@@ -17,15 +19,16 @@ func GPT2(dir string, o Options) ([]Check, error) {
 	if err := readJSON(filepath.Join(dir, "meta.json"), &meta); err != nil {
 		return nil, err
 	}
-	weights, err := ReadSafetensors(filepath.Join(dir, "weights.safetensors"))
+	weights, err := open(filepath.Join(dir, "weights.safetensors"))
 	if err != nil {
 		return nil, err
 	}
+	defer weights.Close()
 	data, err := ReadNPZ(filepath.Join(dir, "data.npz"))
 	if err != nil {
 		return nil, err
 	}
-	c, err := shape(weights, meta.Config.Heads, meta.Config.Epsilon)
+	c, err := exchange.Shape(weights, meta.Config.Heads, meta.Config.Epsilon)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +106,7 @@ type gpt2 struct {
 	model  *student.Model
 }
 
-func (g *gpt2) open(weights Arrays, o Options) error {
+func (g *gpt2) open(weights *ggml.Safetensors, o Options) error {
 	rows, err := g.rows("right")
 	if err != nil {
 		return err
@@ -113,7 +116,7 @@ func (g *gpt2) open(weights Arrays, o Options) error {
 	if err != nil {
 		return err
 	}
-	return load(weights, g.model)
+	return exchange.LoadHF(weights, g.model)
 }
 
 // packed are the rows of a case without their padding.
@@ -242,10 +245,11 @@ func (g *gpt2) forwardBackward(recorded gpt2Case) error {
 		return err
 	}
 	g.add("loss", abs(loss/float64(scored)-recorded.Loss), toleranceLoss)
-	gradients, err := ReadSafetensors(filepath.Join(g.dir, "grads_"+g.name+".safetensors"))
+	gradients, err := open(filepath.Join(g.dir, "grads_"+g.name+".safetensors"))
 	if err != nil {
 		return err
 	}
+	defer gradients.Close()
 	return g.parameters("gradient ", g.model, student.Gradients, gradients, "", func(hf string) float64 {
 		return widened(toleranceGradient, recorded.Grads[hf].Noise)
 	})
@@ -273,10 +277,11 @@ func (g *gpt2) adamw(recorded gpt2AdamW, name string) error {
 		}
 	}
 	file := map[string]string{"adamw_all": "adamw3_all", "adamw_matrices": "adamw3_matrices"}[name]
-	after, err := ReadSafetensors(filepath.Join(g.dir, file+".safetensors"))
+	after, err := open(filepath.Join(g.dir, file+".safetensors"))
 	if err != nil {
 		return err
 	}
+	defer after.Close()
 	return g.parameters("", g.model, student.Weights, after, "", func(hf string) float64 {
 		if hf[max(0, len(hf)-len("attn.c_attn.bias")):] == "attn.c_attn.bias" {
 			return toleranceAdamW // what was measured is the noise of the key part, which is left out

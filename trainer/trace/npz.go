@@ -73,7 +73,7 @@ func parseNPY(raw []byte) (Array, error) {
 	if m == nil {
 		return Array{}, fault.New(fault.Damaged, "header %q", raw[first:first+min(length, 100)])
 	}
-	kind, ok := numbers[npyTypes[m[1]]]
+	kind, ok := numbers[m[1]]
 	if !ok {
 		return Array{}, fault.New(fault.Damaged, "type %q is not read here", m[1])
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"onceupon/bindings/student"
+	"onceupon/ggml"
+	"onceupon/trainer/exchange"
 	"onceupon/trainer/fault"
 	"onceupon/trainer/ppo"
 )
@@ -114,10 +116,11 @@ func ppoReplay(ctx context.Context, dir, name string, o Options) ([]Check, error
 	if r.data, err = ReadNPZ(filepath.Join(dir, name+".npz")); err != nil {
 		return nil, err
 	}
-	after, err := ReadSafetensors(filepath.Join(dir, name+".after.safetensors"))
+	after, err := open(filepath.Join(dir, name+".after.safetensors"))
 	if err != nil {
 		return nil, err
 	}
+	defer after.Close()
 	reference, err := r.open(dir, o)
 	if err != nil {
 		return nil, err
@@ -150,15 +153,17 @@ func ppoReplay(ctx context.Context, dir, name string, o Options) ([]Check, error
 // a folder: unless it is given, it is the one whose log-probabilities come
 // nearest to the recorded ones.
 func (r *ppoRun) open(dir string, o Options) (reference *student.Model, err error) {
-	weights, err := ReadSafetensors(filepath.Join(dir, "policy.safetensors"))
+	weights, err := open(filepath.Join(dir, "policy.safetensors"))
 	if err != nil {
 		return nil, err
 	}
-	frozen, err := ReadSafetensors(filepath.Join(dir, filepath.Base(r.recorded.Reference)))
+	defer weights.Close()
+	frozen, err := open(filepath.Join(dir, filepath.Base(r.recorded.Reference)))
 	if err != nil {
 		return nil, err
 	}
-	c, err := shape(weights, 1, 1e-5) // GPT-2's epsilon
+	defer frozen.Close()
+	c, err := exchange.Shape(weights, 1, 1e-5) // GPT-2's epsilon
 	if err != nil {
 		return nil, err
 	}
@@ -172,10 +177,10 @@ func (r *ppoRun) open(dir string, o Options) (reference *student.Model, err erro
 	if r.policy, err = student.New(c, options); err != nil {
 		return nil, err
 	}
-	if err = load(weights, r.policy); err == nil {
+	if err = exchange.LoadHF(weights, r.policy); err == nil {
 		options.Train, options.ValueHead, options.PPOTokens = false, false, 0
 		if reference, err = student.New(c, options); err == nil {
-			if err = load(frozen, reference); err == nil {
+			if err = exchange.LoadHF(frozen, reference); err == nil {
 				return reference, nil
 			}
 			reference.Close()
@@ -198,7 +203,7 @@ func (r *ppoRun) options(c student.Config, o Options) (student.Options, error) {
 		PPOTokens: max(tokens, 1), Train: true, ValueHead: true}, nil
 }
 
-func (r *ppoRun) heads(weights Arrays, c student.Config, o Options) (int, error) {
+func (r *ppoRun) heads(weights *ggml.Safetensors, c student.Config, o Options) (int, error) {
 	if o.Heads > 0 {
 		if c.Width%o.Heads != 0 {
 			return 0, fault.New(fault.Usage, "--heads %d does not divide the width %d", o.Heads, c.Width)
@@ -232,8 +237,8 @@ func (r *ppoRun) heads(weights Arrays, c student.Config, o Options) (int, error)
 }
 
 // distance is the largest difference of the first log-probabilities.
-func (r *ppoRun) distance(weights Arrays, m *student.Model) (float64, error) {
-	if err := load(weights, m); err != nil {
+func (r *ppoRun) distance(weights *ggml.Safetensors, m *student.Model) (float64, error) {
+	if err := exchange.LoadHF(weights, m); err != nil {
 		return 0, err
 	}
 	b, err := r.batch(0, m.Config())
