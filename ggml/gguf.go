@@ -12,20 +12,30 @@ type Type uint32
 const (
 	F32  Type = 0
 	F16  Type = 1
+	Q4_0 Type = 2
+	Q8_0 Type = 8
+	Q4_K Type = 12
 	BF16 Type = 30
 )
 
 func (t Type) String() string {
-	switch t {
-	case F32:
-		return "F32"
-	case F16:
-		return "F16"
-	case BF16:
-		return "BF16"
+	if name, ok := typeNames[t]; ok {
+		return name
 	}
 	return fmt.Sprintf("type %d", uint32(t))
 }
+
+var typeNames = map[Type]string{
+	F32: "F32", F16: "F16", BF16: "BF16", Q4_0: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", Q8_0: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K",
+	Q4_K: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
+}
+
+// Block is how many elements share a block of a type; a row is a multiple of
+// it.
+func (t Type) Block() int { return int(blocks[t][0]) }
+
+// fileTypes are llama.cpp's names of a whole file's type (llama_ftype).
+var fileTypes = map[Type]uint32{F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, Q4_K: 14, BF16: 32}
 
 // blocks maps a type to elements and bytes of one block (ggml.c, type traits),
 // for checking that a tensor lies inside its file.

@@ -20,12 +20,15 @@ type Vocabulary struct {
 	End      int32    // id of the end of a document
 }
 
-// Tensor is one F32 parameter to write: vectors have Rows 0, matrices are
+// Tensor is one parameter to write: vectors have Rows 0, matrices are
 // stored [Rows][Cols] = [out][in].
 type Tensor struct {
 	Name       string
 	Rows, Cols int
 	Read       func() ([]float32, error)
+	// Encode turns what Read returns into blocks of Type; nil writes F32.
+	Type   Type
+	Encode func(x []float32) ([]byte, error)
 }
 
 // Token types of llama.cpp (llama_token_type).
@@ -36,11 +39,12 @@ const (
 
 // WriteModel writes a student as a GGUF of architecture gpt2, which llama.cpp
 // opens: the head is tied, so there is no output.weight.
-func WriteModel(to io.Writer, name string, h Hyper, v Vocabulary, tensors []Tensor) error {
+// most is the type of most matrices.
+func WriteModel(to io.Writer, name string, h Hyper, v Vocabulary, most Type, tensors []Tensor) error {
 	var w Writer
 	w.SetString("general.architecture", "gpt2")
 	w.SetString("general.name", name)
-	w.SetUint32("general.file_type", 0) // all F32
+	w.SetUint32("general.file_type", fileTypes[most])
 	w.SetUint32("gpt2.context_length", uint32(h.Context))
 	w.SetUint32("gpt2.embedding_length", uint32(h.Width))
 	w.SetUint32("gpt2.feed_forward_length", uint32(4*h.Width))
@@ -91,7 +95,17 @@ func (w *Writer) add(t Tensor) {
 	if t.Rows > 0 {
 		dims = append(dims, uint64(t.Rows))
 	}
-	w.AddTensor(t.Name, dims, t.Read)
+	if t.Encode == nil {
+		w.AddTensor(t.Name, dims, t.Read)
+		return
+	}
+	w.AddRaw(t.Name, dims, t.Type, func() ([]byte, error) {
+		x, err := t.Read()
+		if err != nil {
+			return nil, err
+		}
+		return t.Encode(x)
+	})
 }
 
 // ReadModel reads the metadata of a student.

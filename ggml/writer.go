@@ -9,7 +9,7 @@ import (
 	"math"
 )
 
-// Writer collects metadata and F32 tensors and writes a GGUF file. The same
+// Writer collects metadata and tensors and writes a GGUF file. The same
 // calls give the same bytes.
 type Writer struct {
 	values  []byte
@@ -19,7 +19,7 @@ type Writer struct {
 
 type tensorSource struct {
 	info TensorInfo
-	read func() ([]float32, error)
+	read func() ([]byte, error)
 }
 
 func (w *Writer) u32(x uint32) { w.values = binary.LittleEndian.AppendUint32(w.values, x) }
@@ -88,8 +88,20 @@ func (w *Writer) SetInt32s(key string, values []int32) {
 // is {in, out}). read is called once, while the file is written, so that no
 // second copy of all weights is held.
 func (w *Writer) AddTensor(name string, dims []uint64, read func() ([]float32, error)) {
-	info := TensorInfo{Name: name, Dims: dims, Type: F32}
-	info.Size = 4 * info.Elements()
+	w.AddRaw(name, dims, F32, func() ([]byte, error) {
+		values, err := read()
+		raw := make([]byte, 4*len(values))
+		for i, x := range values {
+			binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(x))
+		}
+		return raw, err
+	})
+}
+
+// AddRaw adds a tensor of any known type, whose bytes read returns.
+func (w *Writer) AddRaw(name string, dims []uint64, t Type, read func() ([]byte, error)) {
+	info := TensorInfo{Name: name, Dims: dims, Type: t}
+	info.Size = info.Elements() / blocks[t][0] * blocks[t][1]
 	if n := len(w.tensors); n > 0 {
 		last := w.tensors[n-1].info
 		info.Offset = align(last.Offset + last.Size)
@@ -129,17 +141,14 @@ func (w *Writer) WriteTo(to io.Writer) (int64, error) {
 		if err != nil {
 			return total, err
 		}
-		values, readErr := t.read()
+		raw, readErr := t.read()
 		if readErr != nil {
 			return total, fmt.Errorf("tensor %s: %w", t.info.Name, readErr)
 		}
-		if uint64(len(values)) != t.info.Elements() {
-			return total, fmt.Errorf("tensor %s: %d values for dimensions %v", t.info.Name, len(values), t.info.Dims)
+		if uint64(len(raw)) != t.info.Size {
+			return total, fmt.Errorf("tensor %s: %d bytes for dimensions %v of %s", t.info.Name, len(raw), t.info.Dims, t.info.Type)
 		}
-		raw := make([]byte, align(t.info.Size))
-		for i, x := range values {
-			binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(x))
-		}
+		raw = append(raw, make([]byte, align(t.info.Size)-t.info.Size)...)
 		written, err = out.Write(raw)
 		total += int64(written)
 	}

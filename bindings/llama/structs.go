@@ -83,6 +83,7 @@ type functions struct {
 	batchFree        func(b batch)
 	decode           func(context uintptr, b batch) int32
 	logits           func(context uintptr, i int32) *float32
+	quantize         func(t int32, src *float32, dst *byte, start, rows, cols int64, importance uintptr) uint64
 }
 
 // names pairs the functions with their symbols; ggml's come from libggml.
@@ -99,6 +100,6 @@ func (f *functions) names() (llama, ggml map[string]any) {
 			"llama_memory_seq_cp": &f.memoryCopy, "llama_memory_seq_rm": &f.memoryRemove, "llama_batch_init": &f.batchInit,
 			"llama_batch_free": &f.batchFree, "llama_decode": &f.decode, "llama_get_logits_ith": &f.logits,
 		}, map[string]any{
-			"ggml_backend_load_all_from_path": &f.loadBackends, "ggml_backend_dev_count": &f.deviceCount,
+			"ggml_quantize_chunk": &f.quantize, "ggml_backend_load_all_from_path": &f.loadBackends, "ggml_backend_dev_count": &f.deviceCount,
 		}
 }

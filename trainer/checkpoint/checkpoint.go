@@ -104,7 +104,7 @@ func Save(dir, name string, c Contents) (Header, error) {
 	files := map[string]func(io.Writer) error{
 		"student.gguf": func(w io.Writer) error {
 			return ggml.WriteModel(w, "onceupon student", ggml.Hyper{Layers: o.Layers, Heads: o.Heads, Width: o.Width, Context: o.Context,
-				Vocab: o.Vocab, LayerNormEpsilon: o.LayerNormEpsilon}, c.Vocabulary, tensors(c.Model, student.Weights, "", false))
+				Vocab: o.Vocab, LayerNormEpsilon: o.LayerNormEpsilon}, c.Vocabulary, ggml.F32, tensors(c.Model, student.Weights, "", false))
 		},
 	}
 	if !c.WeightsOnly {
