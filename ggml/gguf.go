@@ -34,6 +34,9 @@ var typeNames = map[Type]string{
 // it.
 func (t Type) Block() int { return int(blocks[t][0]) }
 
+// Bytes is the size of so many elements, whole blocks.
+func (t Type) Bytes(elements int) uint64 { return uint64(elements) / blocks[t][0] * blocks[t][1] }
+
 // fileTypes are llama.cpp's names of a whole file's type (llama_ftype).
 var fileTypes = map[Type]uint32{F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, Q4_K: 14, BF16: 32}
 

@@ -2,6 +2,7 @@ package ggml
 
 import (
 	"encoding/binary"
+	"maps"
 	"math"
 
 	"onceupon/trainer/fault"
@@ -14,6 +15,10 @@ func (f *File) wrong(key, want string) error {
 	}
 	return fault.New(fault.Damaged, "%s: metadata %s is %T, not %s", f.Path, key, v, want)
 }
+
+// Metadata is a copy of all metadata: integers are uint64 or int64, floats
+// float64, arrays []string or []any.
+func (f *File) Metadata() map[string]any { return maps.Clone(f.values) }
 
 // Has says whether the file has a metadata key.
 func (f *File) Has(key string) bool {

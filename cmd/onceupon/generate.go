@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
-	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
@@ -45,10 +45,7 @@ func generate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	path := c.String("student")
-	if folder := c.String("run"); path == "" && folder != "" {
-		path = filepath.Join(folder, "checkpoints", "best", "student.gguf")
-	}
+	path := studentFile(cmp.Or(c.String("student"), c.String("run")), "")
 	if path == "" {
 		return fault.New(fault.Usage, "generate: give --student FILE or --run FOLDER")
 	}

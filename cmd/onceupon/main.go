@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -43,7 +45,7 @@ func main() {
 // program runs the commands with its streams; it returns the exit code.
 func program(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	app := newApp(stdout, stderr)
-	err := app.RunContext(ctx, folderLast(args))
+	err := app.RunContext(ctx, pathLast(args))
 	if err != nil {
 		fmt.Fprintf(stderr, "onceupon: %v\n", err)
 	}
@@ -62,6 +64,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ExitErrHandler:        func(*cli.Context, error) {}, // exit codes are program's
 		Commands: []*cli.Command{
 			runCommand(), pretrainCommand(), interactCommand(), generateCommand(), judgeCommand(), tokenizerCommand(), verifyCommand(), doctorCommand(),
+			inspectCommand(), exportCommand(), importCommand(),
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
@@ -75,6 +78,21 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		strict(command)
 	}
 	return app
+}
+
+// pathLast moves the path of a command that takes one behind its flags, since
+// urfave/cli ends the flags at the first argument: `import DIR --out R` and
+// `import --out R DIR` are the same.
+func pathLast(args []string) []string {
+	place := map[string]int{"verify": 3, "import": 2, "inspect": 2}
+	if len(args) < 2 {
+		return args
+	}
+	at := place[args[1]]
+	if at == 0 || len(args) < at+2 || strings.HasPrefix(args[at], "-") {
+		return args
+	}
+	return append(append(slices.Clone(args[:at]), args[at+1:]...), args[at])
 }
 
 func usageError(c *cli.Context, err error, _ bool) error {

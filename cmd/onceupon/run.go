@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
@@ -42,18 +44,28 @@ func interactCommand() *cli.Command {
 		Name:  "interact",
 		Usage: "improve a pretrained student with a teacher",
 		Flags: append(append(append(configFlags(), runFlag()), interactFlags()...),
-			&cli.StringFlag{Name: "student", Usage: "GGUF `FILE` of the pretrained student, whose shape counts more than the configuration's", Required: true}),
+			&cli.StringFlag{Name: "student", Usage: "GGUF `FILE` of the pretrained student or a run FOLDER (its best one), whose shape counts more than the configuration's", Required: true}),
 		Action: func(c *cli.Context) error {
 			k, err := resolve(c)
 			if err != nil {
 				return err
 			}
-			if k.Student, err = run.StudentShape(c.String("student")); err != nil {
+			path := studentFile(c.String("student"), "")
+			if k.Student, err = run.StudentShape(path); err != nil {
 				return err
 			}
-			return experiment(c, k, c.String("student"))
+			return experiment(c, k, path)
 		},
 	}
+}
+
+// studentFile is the file of a student that is given as such or as a run
+// folder, whose checkpoint of that name is taken, "" being the best.
+func studentFile(path, checkpoint string) string {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return filepath.Join(path, "checkpoints", cmp.Or(checkpoint, "best"), "student.gguf")
+	}
+	return path
 }
 
 func options(c *cli.Context) run.Options {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -28,16 +27,6 @@ func verifyCommand() *cli.Command {
 		},
 		Action: func(*cli.Context) error { return fault.New(fault.Usage, "verify: give gpt2 or ppo and a folder") },
 	}
-}
-
-// folderLast moves the folder of `verify KIND DIR` behind its flags: urfave/cli
-// ends the flags at the first argument.
-func folderLast(args []string) []string {
-	if len(args) < 5 || args[1] != "verify" || strings.HasPrefix(args[3], "-") {
-		return args
-	}
-	moved := append([]string{}, args[:3]...)
-	return append(append(moved, args[4:]...), args[3])
 }
 
 func traceOptions(c *cli.Context) (dir string, o trace.Options, err error) {

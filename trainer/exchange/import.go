@@ -10,6 +10,7 @@ import (
 
 	"onceupon/bindings/student"
 	"onceupon/ggml"
+	"onceupon/trainer/checkpoint"
 	"onceupon/trainer/fault"
 	"onceupon/trainer/tokenizer"
 )
@@ -179,18 +180,9 @@ func importGGUF(path string) (out Imported, err error) {
 	if err != nil {
 		return out, err
 	}
-	for i, p := range out.Model.Parameters() {
-		x, err := f.ReadF32(p.Name)
-		if err == nil && len(x) != p.Count() {
-			err = fault.New(fault.Damaged, "%s: tensor %s has %d numbers; the student needs %d", path, p.Name, len(x), p.Count())
-		}
-		if err == nil {
-			err = out.Model.Write(student.Weights, i, x)
-		}
-		if err != nil {
-			out.Model.Close()
-			return out, err
-		}
+	if err := checkpoint.LoadWeights(path, out.Model); err != nil {
+		out.Model.Close()
+		return out, err
 	}
 	return out, nil
 }
