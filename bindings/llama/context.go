@@ -13,6 +13,9 @@ type ContextOptions struct {
 	Sequences int
 	Outputs   int // rows of logits of one Decode
 	Threads   int
+	// Exact keeps the cache in F32 and attends without the fused kernel, which
+	// rounds to half: for comparing numbers, not for speed.
+	Exact bool
 }
 
 // Context is a model's cache and workspace. One goroutine at a time.
@@ -42,6 +45,9 @@ func (m *Model) NewContext(o ContextOptions) (*Context, error) {
 	p.threads, p.threadsBatch = int32(o.Threads), int32(o.Threads)
 	p.kvUnified = true
 	p.noPerf = true
+	if o.Exact {
+		p.typeK, p.typeV, p.flashAttention = 0, 0, 0 // GGML_TYPE_F32, LLAMA_FLASH_ATTN_TYPE_DISABLED
+	}
 	c := &Context{model: m, options: o}
 	if c.handle = m.library.contextNew(m.handle, p); c.handle == 0 {
 		return nil, fault.New(fault.Capability, "%s: no context of %d tokens: not enough memory", m.Path, o.Tokens)
