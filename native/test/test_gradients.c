@@ -83,7 +83,8 @@ static void check(const char *isa, const char *op, void (*forward)(void), void (
         double nmse = size > 0 ? error / size : error;
         if (!(nmse < BOUND)) {
             failures++;
-            printf("FAIL %-9s %-12s input %d, %d x %d -> %d: NMSE %.2e > %.0e\n", isa, op, k, p.rows, p.in, p.out, nmse, BOUND);
+            printf("FAIL %-9s %-12s input %d, %d x %d -> %d: NMSE %.2e > %.0e\n", isa, op, k, p.rows, p.in, p.out, nmse,
+                   BOUND);
         }
     }
 }
@@ -115,14 +116,15 @@ static void matmul_backward(void)
 
 static void layernorm_forward(void)
 {
-    p.b->ops->layernorm_forward(p.b, matrix(p.result, p.rows, p.in), p.keep[0], p.keep[1], matrix(p.input[0], p.rows, p.in),
-                                p.input[1], p.input[2], 1e-5f);
+    p.b->ops->layernorm_forward(p.b, matrix(p.result, p.rows, p.in), p.keep[0], p.keep[1],
+                                matrix(p.input[0], p.rows, p.in), p.input[1], p.input[2], 1e-5f);
 }
 
 static void layernorm_backward(void)
 {
     p.b->ops->layernorm_backward(p.b, matrix(p.gradient[0], p.rows, p.in), p.gradient[1], p.gradient[2],
-                                 matrix(p.d, p.rows, p.in), matrix(p.input[0], p.rows, p.in), p.input[1], p.keep[0], p.keep[1]);
+                                 matrix(p.d, p.rows, p.in), matrix(p.input[0], p.rows, p.in), p.input[1], p.keep[0],
+                                 p.keep[1]);
 }
 
 static void gelu_forward(void) { p.b->ops->gelu_forward(p.b, p.result, p.input[0], p.output); }
@@ -142,16 +144,16 @@ static void residual_backward(void)
 static void attention_forward(void)
 {
     ragged rows = {p.offsets, p.stories};
-    p.b->ops->attention_forward(p.b, matrix(p.result, p.rows, p.out), p.keep[0], matrix(p.input[0], p.rows, 3 * p.out), rows,
-                                p.heads, p.drop);
+    p.b->ops->attention_forward(p.b, matrix(p.result, p.rows, p.out), p.keep[0], matrix(p.input[0], p.rows, 3 * p.out),
+                                rows, p.heads, p.drop);
 }
 
 static void attention_backward(void)
 {
     ragged rows = {p.offsets, p.stories};
     p.b->ops->attention_backward(p.b, matrix(p.gradient[0], p.rows, 3 * p.out), matrix(p.d, p.rows, p.out),
-                                 matrix(p.input[0], p.rows, 3 * p.out), matrix(p.result, p.rows, p.out), p.keep[0], rows, p.heads,
-                                 p.drop);
+                                 matrix(p.input[0], p.rows, 3 * p.out), matrix(p.result, p.rows, p.out), p.keep[0],
+                                 rows, p.heads, p.drop);
 }
 
 static void logprob_forward(void)
@@ -168,8 +170,8 @@ static void logprob_backward(void)
 
 static void embedding_forward(void)
 {
-    p.b->ops->embedding_forward(p.b, matrix(p.result, p.rows, p.out), matrix(p.input[0], 5, p.out), matrix(p.input[1], p.rows, p.out),
-                                p.tokens, p.positions, p.drop);
+    p.b->ops->embedding_forward(p.b, matrix(p.result, p.rows, p.out), matrix(p.input[0], 5, p.out),
+                                matrix(p.input[1], p.rows, p.out), p.tokens, p.positions, p.drop);
 }
 
 static void embedding_backward(void)

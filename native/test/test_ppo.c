@@ -71,10 +71,11 @@ static void losses(backend *b, const char *isa)
     float now[TOKENS], entropy[TOKENS] = {0}, dlogprob[TOKENS], dvalue[TOKENS];
     for (int t = 0; t < TOKENS; t++)
         now[t] = logprob[t] + moved[t];
-    student_ppo_options options = {.size = sizeof options, .clip = .2f, .value_clip = .2f, .value_coefficient = .1f,
-                                   .token_count = 5, .scale = 1};
+    student_ppo_options options = {
+        .size = sizeof options, .clip = .2f, .value_clip = .2f, .value_coefficient = .1f, .token_count = 5, .scale = 1};
     student_ppo_sums s = {.size = sizeof s};
-    b->ops->ppo_loss(b, dlogprob, dvalue, now, entropy, new_value, mask, logprob, value, white, returns, TOKENS, &options, &s);
+    b->ops->ppo_loss(b, dlogprob, dvalue, now, entropy, new_value, mask, logprob, value, white, returns, TOKENS,
+                     &options, &s);
     double n = s.tokens, mean = s.return_ / n;
     near(isa, "tokens", n, 5, 0);
     near(isa, "policy loss", s.policy_loss / n, -.0344492, 2e-6);
