@@ -4,6 +4,8 @@ package llama
 // and padding are C's on 64-bit Linux; checkABI measures their sizes and a few
 // default values in the library that was opened.
 
+//lint:file-ignore U1000 fields that are never set still have their place
+
 // modelParams is struct llama_model_params, 80 bytes.
 type modelParams struct {
 	devices, tensorBuftOverrides          uintptr

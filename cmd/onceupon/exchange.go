@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -16,6 +17,7 @@ import (
 	"onceupon/bindings/llama"
 	"onceupon/ggml"
 	"onceupon/trainer/checkpoint"
+	"onceupon/trainer/corpus"
 	"onceupon/trainer/exchange"
 	"onceupon/trainer/fault"
 	"onceupon/trainer/judge"
@@ -32,7 +34,8 @@ func exportCommand() *cli.Command {
 			&cli.StringFlag{Name: "format", Value: "gguf", Usage: "gguf, hf"},
 			&cli.StringFlag{Name: "type", Value: "f32", Usage: "of a GGUF's matrices: f32, f16, bf16, q8_0, q4_0, q4_k"},
 			&cli.StringFlag{Name: "llama-dir", Usage: "`FOLDER` of libllama, whose libggml quantises"},
-			&cli.StringFlag{Name: "out", Usage: "`PATH` to write", Required: true}),
+			&cli.StringFlag{Name: "perplexity", Usage: "text `FILE`: instead of writing, the perplexity of every type on it through libllama"},
+			&cli.StringFlag{Name: "out", Usage: "`PATH` to write"}),
 		Action: export,
 	}
 }
@@ -44,6 +47,12 @@ func export(c *cli.Context) error {
 		return err
 	}
 	defer f.Close()
+	if (out == "") == (c.String("perplexity") == "") {
+		return fault.New(fault.Usage, "export: give either --out PATH or --perplexity FILE")
+	}
+	if c.IsSet("perplexity") {
+		return perplexityTable(c, f)
+	}
 	switch c.String("format") {
 	case "hf":
 		if c.IsSet("type") && c.String("type") != "f32" {
@@ -81,11 +90,7 @@ func exportGGUF(c *cli.Context, f *ggml.File, out string) error {
 	}
 	var quantize exchange.Quantizer
 	if t != ggml.F32 && t != ggml.F16 && t != ggml.BF16 {
-		dir, err := judge.FindLlama(c.String("llama-dir"))
-		if err != nil {
-			return err
-		}
-		library, err := llama.Open(dir, llama.Options{AnyHash: c.IsSet("llama-dir"), Log: warnings(c)})
+		library, err := openLibrary(c)
 		if err != nil {
 			return err
 		}
@@ -106,6 +111,40 @@ func exportGGUF(c *cli.Context, f *ggml.File, out string) error {
 		return err
 	}
 	return os.Rename(out+".part", out)
+}
+
+func openLibrary(c *cli.Context) (*llama.Library, error) {
+	dir, err := judge.FindLlama(c.String("llama-dir"))
+	if err != nil {
+		return nil, err
+	}
+	return llama.Open(dir, llama.Options{AnyHash: c.IsSet("llama-dir"), Log: warnings(c)})
+}
+
+// perplexityRows bounds the text that is read, in contexts.
+const perplexityRows = 100
+
+func perplexityTable(c *cli.Context, f *ggml.File) error {
+	text, err := corpus.Open(c.Context, c.String("perplexity"))
+	if err != nil {
+		return err
+	}
+	library, err := openLibrary(c)
+	if err != nil {
+		return err
+	}
+	joined := strings.Join(slices.Collect(text.Documents()), "\n")
+	table, err := exchange.Table(c.Context, f, library, joined, perplexityRows, runtime.NumCPU())
+	if err != nil {
+		return err
+	}
+	if !c.Bool("json") {
+		fmt.Fprintf(c.App.Writer, "| type | bytes | perplexity (%d tokens) |\n|---|---|---|\n", table[0].Tokens)
+		for _, q := range table {
+			fmt.Fprintf(c.App.Writer, "| %s | %d | %.4f |\n", q.Type, q.Bytes, q.Perplexity)
+		}
+	}
+	return reporter(c).Emit(map[string]any{"event": "result", "command": "export", "types": table})
 }
 
 // modelCard tells where a student comes from, with its run's own figures.

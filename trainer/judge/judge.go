@@ -57,7 +57,6 @@ type Judge struct {
 	tail        []int32
 	digits      [4]int32
 	space       int32 // token between digits; -1 when digits follow each other
-	special     bool
 	calibration Calibration
 	info        Info
 	stats       Stats

@@ -214,10 +214,8 @@ func (s *session) batch(ctx context.Context, trainer *ppo.Trainer, promptWords i
 			prompts[i] = len(stories[i].Prompt) + len(stories[i].Reply)
 		}
 	}
-	order := func(int) []int { return nil }
-	if s.c.PPO.Minibatch == 0 || s.c.PPO.Minibatch == n {
-		order = nil
-	} else {
+	var order func(epoch int) []int
+	if s.c.PPO.Minibatch != 0 && s.c.PPO.Minibatch != n {
 		order = func(epoch int) []int {
 			return rand.New(rand.NewPCG(s.c.Run.Seed, uint64(s.state.Batch)<<16|uint64(epoch))).Perm(n)
 		}

@@ -1,7 +1,5 @@
 package tokenizer
 
-import "strings"
-
 // GPT-2 writes every byte as one printable character: printable Latin-1
 // bytes stand for themselves, the 68 others are numbered from U+0100 on in
 // order of their value. A vocabulary is therefore plain text with no spaces.
@@ -32,15 +30,6 @@ func newAlphabet() *alphabet {
 		a.byte[c] = byte(b)
 	}
 	return a
-}
-
-// name returns the vocabulary's spelling of raw bytes.
-func (a *alphabet) name(raw string) string {
-	var s strings.Builder
-	for i := range len(raw) {
-		s.WriteRune(a.char[raw[i]])
-	}
-	return s.String()
 }
 
 // raw returns the bytes that a vocabulary entry stands for. An entry with a
