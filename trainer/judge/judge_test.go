@@ -32,25 +32,21 @@ func openJudge(t testing.TB, model, reading string) *Judge {
 	return j
 }
 
+// The default teacher may teach, by stories that stand in no rubric.
 func TestProbe(t *testing.T) {
-	for _, c := range []struct {
-		model string
-		pass  bool
-	}{{"gemma-270m", true}, {"smollm2-135m", true}} {
-		j := openJudge(t, c.model, "expected")
-		p, err := Probe(context.Background(), j, wellMade, len(wellMade), 1, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("%s: %+v, calibration %+v", c.model, j.Info(), j.Calibration().Lines)
-		for _, k := range p.Kinds {
-			t.Logf("  %-32s %5.2f ± %.2f", k.Kind, k.Mean, k.SD)
-		}
-		s := j.Stats()
-		t.Logf("  rank correlation %.2f, %.3f s a story, %.0f tokens/s", p.RankCorrelation, s.Seconds/float64(s.Stories), float64(s.Tokens)/s.Seconds)
-		if p.Passed != c.pass {
-			t.Errorf("%s: passed = %v, want %v", c.model, p.Passed, c.pass)
-		}
+	j := openJudge(t, "gemma-270m", "expected")
+	p, err := Probe(context.Background(), j, wellMade, len(wellMade), 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v, calibration %+v", j.Info(), j.Calibration().Lines)
+	for _, k := range p.Kinds {
+		t.Logf("  %-32s %5.2f ± %.2f", k.Kind, k.Mean, k.SD)
+	}
+	s := j.Stats()
+	t.Logf("  rank correlation %.2f, %.3f s a story, %.0f tokens/s", p.RankCorrelation, s.Seconds/float64(s.Stories), float64(s.Tokens)/s.Seconds)
+	if !p.Passed {
+		t.Error("the default teacher failed its probe")
 	}
 }
 
