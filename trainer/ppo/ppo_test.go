@@ -39,6 +39,23 @@ func modelOn(t *testing.T, backend string, threads int, train bool, maxTokens in
 	return m
 }
 
+// begin gives policy and reference the same weights.
+func begin(t *testing.T, policy, reference *student.Model) {
+	t.Helper()
+	for i, p := range policy.Parameters() {
+		x := make([]float32, p.Count())
+		for j := range x {
+			x[j] = float32(math.Sin(float64(i*31+j))) * .3
+		}
+		if err := policy.Write(student.Weights, i, x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := reference.CopyWeights(policy); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestAdvantagesVectors(t *testing.T) {
 	// Two stories of six tokens: five columns each, and the last without a target.
 	b := student.Batch{Tokens: make([]int32, 12), Offsets: []int32{0, 6, 12}}
@@ -90,18 +107,7 @@ func TestMaskCoversReplies(t *testing.T) {
 func TestPartsDoNotChangeTheStep(t *testing.T) {
 	weights := func(maxTokens int) []float32 {
 		policy, reference := model(t, true, maxTokens), model(t, false, maxTokens)
-		for i, p := range policy.Parameters() {
-			x := make([]float32, p.Count())
-			for j := range x {
-				x[j] = float32(math.Sin(float64(i*31+j))) * .3
-			}
-			if err := policy.Write(student.Weights, i, x); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := reference.CopyWeights(policy); err != nil {
-			t.Fatal(err)
-		}
+		begin(t, policy, reference)
 		tr := New(Settings{LR: 1e-3, Epochs: 2, Accumulation: 1, Gamma: 1, Lambda: .95, Clip: .2, ValueClip: .2, ValueCoef: .1,
 			InitKL: .2, TargetKL: 6, Horizon: 1000, Adaptive: true, RatioThreshold: 10}, policy, reference)
 		b := Batch{Stories: student.Pack([][]int32{{1, 2, 3, 4, 5}, {1, 2, 6, 7, 8, 9}, {1, 2, 9}, {1, 2, 3, 3, 3, 3, 3}}), Prompts: []int{2, 2, 2, 2}, Scores: []float32{1, 0, .5, .2}}
@@ -134,18 +140,7 @@ func step(t *testing.T, change func(s *Settings, step int), steps int) (Result, 
 func stepOn(t *testing.T, backend string, threads int, change func(s *Settings, step int), steps int) (Result, []float32) {
 	t.Helper()
 	policy, reference := modelOn(t, backend, threads, true, 64), modelOn(t, backend, threads, false, 64)
-	for i, p := range policy.Parameters() {
-		x := make([]float32, p.Count())
-		for j := range x {
-			x[j] = float32(math.Sin(float64(i*31+j))) * .3
-		}
-		if err := policy.Write(student.Weights, i, x); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := reference.CopyWeights(policy); err != nil {
-		t.Fatal(err)
-	}
+	begin(t, policy, reference)
 	s := Settings{LR: 1e-2, Epochs: 3, Accumulation: 1, Gamma: 1, Lambda: .95, Clip: .2, ValueClip: .2, ValueCoef: .1,
 		InitKL: .2, TargetKL: 6, Horizon: 1000, Adaptive: true, RatioThreshold: 10}
 	tr := New(s, policy, reference)
