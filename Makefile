@@ -63,6 +63,7 @@ test-native: check-tools
 # One package and one script at a time: libllama's threads spin while they
 # wait, so two teachers at once take ten times as long as one after the other.
 test-go: build $(VENV)/stamp
+	@[ -d ../shared/data ] || echo "make: ../shared/data is absent: the tests against recorded traces, real text and the paper's ratings are skipped" >&2
 	ONCEUPON_PYTHON=$(CURDIR)/$(VENV)/bin/python go test -p 1 -parallel 1 ./...
 	go test -race ./bindings/student ./trainer/ppo ./trainer/pretrain ./trainer/tokenizer ./trainer/metrics ./trainer/corpus ./trainer/trace ./ggml
 

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -156,8 +157,11 @@ func modelCard(folder string, f *ggml.File) (string, error) {
 	card := fmt.Sprintf("---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n# A student of onceupon\nGPT-2, %d layers, %d heads, width %d, context %d, %d tokens. Written by `onceupon export --format hf`.\n",
 		h.Layers, h.Heads, h.Width, h.Context, h.Vocab)
 	text, err := os.ReadFile(filepath.Join(folder, "result.json"))
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) {
 		return card + "\nNo result of a finished run stands beside this student.\n", nil
+	}
+	if err != nil {
+		return "", err
 	}
 	var r metrics.ResultEvent
 	if err := json.Unmarshal(text, &r); err != nil {

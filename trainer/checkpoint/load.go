@@ -2,7 +2,6 @@ package checkpoint
 
 import (
 	"encoding/json"
-	"os"
 	"path/filepath"
 
 	"onceupon/bindings/student"
@@ -72,6 +71,3 @@ func Load(dir, name string, m *student.Model, state any) (Header, error) {
 	}
 	return h, nil
 }
-
-// Remove deletes a checkpoint; a missing one is no error.
-func Remove(dir, name string) error { return os.RemoveAll(filepath.Join(dir, name)) }

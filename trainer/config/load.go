@@ -2,8 +2,6 @@ package config
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"os"
 	"strings"
@@ -75,12 +73,6 @@ func (c Config) Text() []byte {
 		panic(err) // plain fields only
 	}
 	return b.Bytes()
-}
-
-// Hash identifies a configuration.
-func (c Config) Hash() string {
-	sum := sha256.Sum256(c.Text())
-	return hex.EncodeToString(sum[:])
 }
 
 // Parse reads a resolved configuration back, as stored in a run folder.

@@ -4,6 +4,7 @@ package exchange
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -74,7 +75,7 @@ func FromHF(f *ggml.Safetensors, prefix string, p student.Parameter) ([]float32,
 	case p.Name == "value_head.weight":
 		want = []int{1, p.Count()}
 	}
-	if !sameShape(t.Shape, want) {
+	if !slices.Equal(t.Shape, want) {
 		return nil, fault.New(fault.Damaged, "%s: tensor %s has shape %v; the student needs %v", f.Path, name, t.Shape, want)
 	}
 	x, err := t.Float32()
@@ -90,18 +91,6 @@ func FromHF(f *ggml.Safetensors, prefix string, p student.Parameter) ([]float32,
 		x = transpose(x, p.Cols, p.Rows)
 	}
 	return x, nil
-}
-
-func sameShape(a, b []int) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // transpose turns a matrix [rows][cols] into [cols][rows].

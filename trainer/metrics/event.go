@@ -77,7 +77,6 @@ type EvaluationEvent struct {
 	ScoreCI  float64    `json:"score_ci95"`
 	Distinct [3]float64 `json:"distinct"`
 	Words    float64    `json:"reply_words"`
-	Chosen   bool       `json:"chosen,omitempty"`
 }
 
 // SecondJudge is the rise under the judge that never taught.

@@ -33,24 +33,26 @@ func GPT2(dir string, o Options) ([]Check, error) {
 		return nil, err
 	}
 	var all []Check
-	for name, recorded := range map[string]gpt2Case{"right": meta.Right, "left": meta.Left} {
+	cases := map[string]gpt2Case{"right": meta.Right, "left": meta.Left}
+	for _, name := range []string{"right", "left"} {
 		g := gpt2{checks: checks{name: name}, dir: dir, data: data, config: c}
 		if err := g.open(weights, o); err != nil {
 			return nil, err
 		}
-		err := g.forwardBackward(recorded)
+		err := g.forwardBackward(cases[name])
 		g.model.Close()
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, g.all...)
 	}
-	for name, recorded := range map[string]gpt2AdamW{"adamw_all": meta.All, "adamw_matrices": meta.Matrices} {
+	updates := map[string]gpt2AdamW{"adamw_all": meta.All, "adamw_matrices": meta.Matrices}
+	for _, name := range []string{"adamw_all", "adamw_matrices"} {
 		g := gpt2{checks: checks{name: name}, dir: dir, data: data, config: c}
 		if err := g.open(weights, o); err != nil {
 			return nil, err
 		}
-		err := g.adamw(recorded, name)
+		err := g.adamw(updates[name], name)
 		g.model.Close()
 		if err != nil {
 			return nil, err

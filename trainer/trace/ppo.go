@@ -380,14 +380,16 @@ func (r *ppoRun) step(ctx context.Context, step int) error {
 		func(minibatch int, stories []int, s student.Scores) {
 			// A minibatch was moved by the updates before it: the bounds of a second step.
 			name := "mb" + itoa(minibatch) + "."
-			for what, x := range map[string][]float32{"logprobs": s.Logprob, "vpreds": s.Value} {
-				a, want, err := r.compare(b, step, prefix+name+what, x, stories)
+			for _, x := range []struct {
+				what, as string
+				got      []float32
+			}{{"logprobs", "logprobs", s.Logprob}, {"vpreds", "values", s.Value}} {
+				a, want, err := r.compare(b, step, prefix+name+x.what, x.got, stories)
 				if err != nil {
 					failed = err
 					return
 				}
-				as := map[string]string{"logprobs": "logprobs", "vpreds": "values"}[what]
-				r.add(prefix+name+what, maxDiff(a, want), 5*r.tolerance(as, step))
+				r.add(prefix+name+x.what, maxDiff(a, want), 5*r.tolerance(x.as, step))
 			}
 		})
 	if err != nil || failed != nil {
