@@ -40,3 +40,16 @@ func floatToHalf(v float32) uint16 {
 	}
 	return sign | uint16((magnitude+0xfff+magnitude>>13&1-0x38000000)>>13)
 }
+
+// halfToFloat widens an IEEE 754 binary16.
+func halfToFloat(h uint16) float32 {
+	sign, exponent, fraction := uint32(h>>15)<<31, uint32(h>>10&31), uint32(h&1023)
+	switch exponent {
+	case 0: // zero and subnormal: fraction * 2^-24
+		x := float32(fraction) / (1 << 24)
+		return math.Float32frombits(math.Float32bits(x) | sign)
+	case 31:
+		return math.Float32frombits(sign | 0x7f800000 | fraction<<13)
+	}
+	return math.Float32frombits(sign | (exponent+112)<<23 | fraction<<13)
+}

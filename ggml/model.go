@@ -1,7 +1,9 @@
 package ggml
 
 import (
+	"fmt"
 	"io"
+	"slices"
 
 	"onceupon/trainer/fault"
 )
@@ -115,7 +117,7 @@ func ReadModel(f *File) (h Hyper, v Vocabulary, err error) {
 		return h, v, err
 	}
 	if architecture != "gpt2" {
-		return h, v, fault.New(fault.Damaged, "%s: architecture %q is not gpt2: give a student's file", f.Path, architecture)
+		return h, v, fault.New(fault.Damaged, "%s: architecture %.80q is not gpt2: give a student's file", f.Path, architecture)
 	}
 	for key, to := range map[string]*int{
 		"gpt2.context_length": &h.Context, "gpt2.embedding_length": &h.Width, "gpt2.block_count": &h.Layers,
@@ -141,18 +143,89 @@ func ReadModel(f *File) (h Hyper, v Vocabulary, err error) {
 		return h, v, err
 	}
 	v.End = int32(end)
-	if f.Has("onceupon.special_tokens") {
-		if v.Specials, err = f.Strings("onceupon.special_tokens"); err != nil {
-			return h, v, err
-		}
-	}
-	h.Vocab = len(v.Tokens)
-	embedding, err := f.Tensor("token_embd.weight")
-	if err != nil {
+	if v.Specials, err = specials(f, v.Tokens); err != nil {
 		return h, v, err
 	}
-	if len(embedding.Dims) != 2 || embedding.Dims[0] != uint64(h.Width) || embedding.Dims[1] != uint64(h.Vocab) {
-		return h, v, fault.New(fault.Damaged, "%s: token_embd.weight has dimensions %v, not {%d, %d}", f.Path, embedding.Dims, h.Width, h.Vocab)
+	h.Vocab = len(v.Tokens)
+	return h, v, checkModel(f, h, v)
+}
+
+// specials are the names of the special tokens: ours, or in the file of
+// another program the tokens marked as control.
+func specials(f *File, tokens []string) ([]string, error) {
+	const types = "tokenizer.ggml.token_type"
+	if f.Has("onceupon.special_tokens") {
+		return f.Strings("onceupon.special_tokens")
 	}
-	return h, v, nil
+	if !f.Has(types) {
+		return nil, nil
+	}
+	kinds, ok := f.values[types].([]int32)
+	if !ok || len(kinds) != len(tokens) {
+		return nil, f.wrong(types, "an integer for each of the tokens")
+	}
+	var names []string
+	for id, kind := range kinds {
+		if kind == tokenControl {
+			names = append(names, tokens[id])
+		}
+	}
+	return names, nil
+}
+
+// checkModel holds the numbers of the metadata against the tensors, so that
+// whoever makes room for a student of this shape takes no more than the file
+// has.
+func checkModel(f *File, h Hyper, v Vocabulary) error {
+	if h.Layers < 1 || h.Heads < 1 || h.Width < 1 || h.Width%h.Heads != 0 || h.Context < 1 || h.Vocab < 1 || h.Width > 1<<20 {
+		return fault.New(fault.Damaged, "%s: %d layers, %d heads, width %d, context %d and %d tokens do not make a GPT-2", f.Path, h.Layers, h.Heads, h.Width, h.Context, h.Vocab)
+	}
+	if !(h.LayerNormEpsilon > 0 && h.LayerNormEpsilon < 1) {
+		return fault.New(fault.Damaged, "%s: metadata gpt2.attention.layer_norm_epsilon is %v: a small number above 0 is needed", f.Path, h.LayerNormEpsilon)
+	}
+	if int(v.End) >= len(v.Tokens) || v.End < -1 {
+		return fault.New(fault.Damaged, "%s: metadata tokenizer.ggml.eos_token_id is %d of %d tokens", f.Path, v.End, len(v.Tokens))
+	}
+	c := uint64(h.Width)
+	if err := f.shaped("token_embd.weight", c, uint64(h.Vocab)); err != nil {
+		return err
+	}
+	if err := f.shaped("position_embd.weight", c, uint64(h.Context)); err != nil {
+		return err
+	}
+	for _, name := range []string{"output_norm.weight", "output_norm.bias"} {
+		if err := f.shaped(name, c); err != nil {
+			return err
+		}
+	}
+	for layer := range h.Layers {
+		for _, t := range []struct {
+			name string
+			dims []uint64
+		}{
+			{"attn_norm", []uint64{c}}, {"attn_qkv", []uint64{c, 3 * c}}, {"attn_output", []uint64{c, c}},
+			{"ffn_norm", []uint64{c}}, {"ffn_up", []uint64{c, 4 * c}}, {"ffn_down", []uint64{4 * c, c}},
+		} {
+			name := fmt.Sprintf("blk.%d.%s.", layer, t.name)
+			if err := f.shaped(name+"weight", t.dims...); err != nil {
+				return err
+			}
+			if err := f.shaped(name+"bias", t.dims[len(t.dims)-1]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// shaped checks a tensor's dimensions.
+func (f *File) shaped(name string, dims ...uint64) error {
+	t, err := f.Tensor(name)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(t.Dims, dims) {
+		return fault.New(fault.Damaged, "%s: tensor %s has dimensions %v, not %v", f.Path, name, t.Dims, dims)
+	}
+	return nil
 }

@@ -1,81 +1,94 @@
 package ggml
 
 import (
-	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
-	"io"
 	"math"
 	"math/bits"
-	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"onceupon/trainer/fault"
 )
 
-// Limits of what a header may claim before memory is spent on it.
+// Limits of what a header may claim. Counts are bounded by the bytes that are
+// left as well, so a lie costs no memory.
 const (
-	maxEntries = 1 << 20
-	maxString  = 1 << 24
-	maxArray   = 1 << 24
-	maxDims    = 4
+	maxString = 1 << 24
+	maxDims   = 4
+	maxDepth  = 4 // of arrays in arrays
 )
 
-// File is an open GGUF file.
+// The least bytes that one of these takes in a file.
+const (
+	leastString = 8          // its length
+	leastArray  = 4 + 8      // type, length
+	leastEntry  = 8 + 4 + 1  // key, type, value
+	leastTensor = 8 + 4 + 20 // name, number of dimensions, one of them, type, offset
+)
+
+// File is an open, memory-mapped GGUF file.
 type File struct {
 	Path    string
 	Version uint32
 	Tensors []TensorInfo
 
-	file   *os.File
+	raw    []byte // the whole file
+	mapped bool
 	values map[string]any
-	data   int64 // start of the data section
+	data   uint64 // start of the data section
 	index  map[string]int
 }
 
-// Open reads the header of a GGUF file and checks all that it claims against
-// the file: errors are fault.Damaged and name the file, the field and the
-// offset; a missing file is fault.Capability.
+// Open maps a GGUF file and checks all that its header claims against the
+// file: errors are fault.Damaged and name the file, the field and the offset; a
+// missing file is fault.Capability. Close it; its tensors are gone then.
 func Open(path string) (*File, error) {
-	f, err := os.Open(path)
+	raw, err := mapFile(path, "GGUF")
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, fault.New(fault.Capability, "%s: no such file: give the path of a GGUF file", path)
-		}
 		return nil, err
 	}
-	file, err := parse(f, path)
-	if err != nil {
-		f.Close()
-		return nil, err
+	var f *File
+	if err := reading(path, func() (err error) { f, err = Parse(path, raw); return err }); err != nil {
+		return nil, errors.Join(err, unix.Munmap(raw))
 	}
-	return file, nil
+	f.mapped = true
+	return f, nil
 }
 
-// Close closes the file.
-func (f *File) Close() error { return f.file.Close() }
+// Close unmaps the file.
+func (f *File) Close() error {
+	raw, mapped := f.raw, f.mapped
+	f.raw, f.mapped = nil, false
+	if !mapped {
+		return nil
+	}
+	return unix.Munmap(raw)
+}
 
 type parser struct {
-	r      *bufio.Reader
+	raw    []byte
 	path   string
-	offset int64
-	size   int64
+	offset uint64 // of the next byte
+	field  uint64 // where the field that is read begins
 }
 
 func (p *parser) damaged(format string, args ...any) error {
-	args = append([]any{p.path}, append(args, p.offset)...)
+	args = append([]any{p.path}, append(args, p.field)...)
 	return fault.New(fault.Damaged, "%s: "+format+" (at byte %d): the file is damaged, fetch or write it again", args...)
 }
 
+func (p *parser) left() uint64 { return uint64(len(p.raw)) - p.offset }
+
 func (p *parser) bytes(n uint64, what string) ([]byte, error) {
-	if n > uint64(p.size-p.offset) {
-		return nil, p.damaged("ends inside %s", what)
+	p.field = p.offset
+	if n > p.left() {
+		return nil, p.damaged("ends inside %.80q", what)
 	}
-	b := make([]byte, n)
-	if _, err := io.ReadFull(p.r, b); err != nil {
-		return nil, p.damaged("cannot read %s: %v", what, err)
-	}
-	p.offset += int64(n)
-	return b, nil
+	p.offset += n
+	return p.raw[p.field:p.offset], nil
 }
 
 func (p *parser) uint32(what string) (uint32, error) {
@@ -94,67 +107,79 @@ func (p *parser) uint64(what string) (uint64, error) {
 	return binary.LittleEndian.Uint64(b), nil
 }
 
+// count reads how many things follow, of at least so many bytes each.
+func (p *parser) count(what string, least uint64) (int, error) {
+	n, err := p.uint64(what)
+	if err != nil {
+		return 0, err
+	}
+	if n > p.left()/least {
+		return 0, p.damaged("%.80q claims to be %d; %d bytes are left", what, n, p.left())
+	}
+	return int(n), nil
+}
+
 func (p *parser) string(what string) (string, error) {
 	n, err := p.uint64(what)
 	if err != nil {
 		return "", err
 	}
 	if n > maxString {
-		return "", p.damaged("%s claims %d bytes", what, n)
+		return "", p.damaged("%.80q claims %d bytes", what, n)
 	}
 	b, err := p.bytes(n, what)
 	return string(b), err
 }
 
-func parse(f *os.File, path string) (*File, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.IsDir() {
-		return nil, fault.New(fault.Damaged, "%s: is a folder, not a GGUF file", path)
-	}
-	p := &parser{r: bufio.NewReaderSize(f, 1<<16), path: path, size: info.Size()}
-	if b, err := p.bytes(4, "the magic"); err != nil || string(b) != magic {
+// Parse reads a file's bytes, which the tensors go on using.
+func Parse(path string, raw []byte) (*File, error) {
+	p := &parser{raw: raw, path: path}
+	b, err := p.bytes(4, "the magic")
+	if err != nil || string(b) != magic {
 		return nil, fault.New(fault.Damaged, "%s: is not a GGUF file (it does not begin with %q): give a GGUF file", path, magic)
 	}
-	out := &File{Path: path, file: f, values: map[string]any{}, index: map[string]int{}}
+	out := &File{Path: path, raw: raw, values: map[string]any{}, index: map[string]int{}}
 	if out.Version, err = p.uint32("the version"); err != nil {
 		return nil, err
 	}
 	if out.Version != 2 && out.Version != version {
 		return nil, p.damaged("GGUF version %d; 2 and 3 are known", out.Version)
 	}
-	tensors, err := p.uint64("the number of tensors")
+	tensors, err := p.count("the number of tensors", leastTensor)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := p.uint64("the number of metadata entries")
+	entries, err := p.count("the number of metadata entries", leastEntry)
 	if err != nil {
 		return nil, err
-	}
-	if tensors > maxEntries || entries > maxEntries {
-		return nil, p.damaged("claims %d tensors and %d metadata entries", tensors, entries)
 	}
 	for range entries {
+		begin := p.offset
 		key, err := p.string("a metadata key")
 		if err != nil {
 			return nil, err
 		}
 		if _, twice := out.values[key]; twice {
-			return nil, p.damaged("metadata key %q occurs twice", key)
+			p.field = begin
+			return nil, p.damaged("metadata key %.80q occurs twice", key)
 		}
-		if out.values[key], err = p.value(key); err != nil {
+		kind, err := p.uint32(key)
+		if err != nil {
+			return nil, err
+		}
+		if out.values[key], err = p.value(kind, key, 0); err != nil {
 			return nil, err
 		}
 	}
 	for range tensors {
+		begin := p.offset
 		t, err := p.tensor()
 		if err != nil {
 			return nil, err
 		}
 		if _, twice := out.index[t.Name]; twice {
-			return nil, p.damaged("tensor %q occurs twice", t.Name)
+			p.field = begin
+			return nil, p.damaged("tensor %.80q occurs twice", t.Name)
 		}
 		out.index[t.Name] = len(out.Tensors)
 		out.Tensors = append(out.Tensors, t)
@@ -162,25 +187,40 @@ func parse(f *os.File, path string) (*File, error) {
 	return out, p.place(out)
 }
 
-// place checks that every tensor lies inside the file.
+// place checks that every tensor lies inside the file and on no other.
 func (p *parser) place(f *File) error {
 	alignment := uint64(defaultAlignment)
+	p.field = p.offset
 	if v, ok := f.values["general.alignment"]; ok {
-		n, isInt := v.(uint64)
-		if !isInt || n == 0 || bits.OnesCount64(n) != 1 || n > 1<<20 {
-			return p.damaged("general.alignment = %v is not a power of two", v)
+		n, err := f.Int("general.alignment")
+		if err != nil || n < 1 || n&(n-1) != 0 || n > 1<<20 {
+			return p.damaged("general.alignment = %v is not a power of two up to 2^20", v)
 		}
-		alignment = n
+		alignment = uint64(n)
 	}
-	f.data = int64((uint64(p.offset) + alignment - 1) / alignment * alignment)
-	for _, t := range f.Tensors {
-		if t.Offset%alignment != 0 {
-			return p.damaged("tensor %q is not aligned to %d", t.Name, alignment)
+	f.data = (p.offset + alignment - 1) / alignment * alignment
+	room := uint64(len(p.raw)) - min(f.data, uint64(len(p.raw)))
+	order := make([]int, len(f.Tensors))
+	for i, t := range f.Tensors {
+		order[i] = i
+		switch {
+		case t.Offset%alignment != 0:
+			return p.damaged("the data of tensor %.80q begin at byte %d of the data, no multiple of %d", t.Name, t.Offset, alignment)
+		case t.Offset > room || t.Size > room-t.Offset:
+			return p.damaged("tensor %.80q has %d bytes at byte %d of the data, which has %d: it was cut short", t.Name, t.Size, t.Offset, room)
 		}
-		room := uint64(max(0, p.size-f.data))
-		if t.Offset > room || t.Size > room-t.Offset {
-			return p.damaged("tensor %q ends after the file: it was cut short", t.Name)
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		x, y := f.Tensors[a], f.Tensors[b]
+		return cmp.Or(cmp.Compare(x.Offset, y.Offset), cmp.Compare(x.Size, y.Size))
+	})
+	end, last := uint64(0), ""
+	for _, i := range order {
+		t := f.Tensors[i]
+		if t.Offset < end {
+			return p.damaged("the data of tensors %.80q and %.80q overlap at byte %d of the data", last, t.Name, t.Offset)
 		}
+		end, last = t.Offset+t.Size, t.Name
 	}
 	return nil
 }
@@ -191,113 +231,38 @@ func (p *parser) tensor() (TensorInfo, error) {
 		return TensorInfo{}, err
 	}
 	t := TensorInfo{Name: name}
-	dims, err := p.uint32("dimensions of " + name)
+	dims, err := p.uint32(name)
 	if err != nil {
 		return t, err
 	}
 	if dims == 0 || dims > maxDims {
-		return t, p.damaged("tensor %q has %d dimensions", name, dims)
+		return t, p.damaged("tensor %.80q has %d dimensions; 1 to %d are possible", name, dims, maxDims)
 	}
+	t.Dims = make([]uint64, dims)
 	elements := uint64(1)
-	for range dims {
-		d, err := p.uint64("a dimension of " + name)
+	for i := range t.Dims {
+		d, err := p.uint64(name)
 		if err != nil {
 			return t, err
 		}
 		high, low := bits.Mul64(elements, d)
 		if d == 0 || high != 0 || low > math.MaxInt64/8 {
-			return t, p.damaged("tensor %q has an impossible dimension %d", name, d)
+			return t, p.damaged("tensor %.80q has an impossible dimension %d", name, d)
 		}
 		elements = low
-		t.Dims = append(t.Dims, d)
+		t.Dims[i] = d
 	}
-	kind, err := p.uint32("type of " + name)
+	kind, err := p.uint32(name)
 	if err != nil {
 		return t, err
 	}
 	t.Type = Type(kind)
 	if block, known := blocks[t.Type]; known {
 		if t.Dims[0]%block[0] != 0 {
-			return t, p.damaged("tensor %q: %d is no multiple of its block of %d", name, t.Dims[0], block[0])
+			return t, p.damaged("tensor %.80q: its rows of %d are no multiple of %s's block of %d", name, t.Dims[0], t.Type, block[0])
 		}
 		t.Size = elements / block[0] * block[1]
 	}
-	t.Offset, err = p.uint64("offset of " + name)
+	t.Offset, err = p.uint64(name)
 	return t, err
-}
-
-func (p *parser) value(key string) (any, error) {
-	kind, err := p.uint32("type of " + key)
-	if err != nil {
-		return nil, err
-	}
-	if kind != typeArray {
-		return p.scalar(kind, key)
-	}
-	if kind, err = p.uint32("element type of " + key); err != nil {
-		return nil, err
-	}
-	n, err := p.uint64("length of " + key)
-	if err != nil {
-		return nil, err
-	}
-	if n > maxArray || n > uint64(p.size-p.offset) || kind == typeArray {
-		return nil, p.damaged("%s claims %d elements of type %d", key, n, kind)
-	}
-	if kind == typeString {
-		all := make([]string, n)
-		for i := range all {
-			if all[i], err = p.string(key); err != nil {
-				return nil, err
-			}
-		}
-		return all, nil
-	}
-	all := make([]any, n)
-	for i := range all {
-		if all[i], err = p.scalar(kind, key); err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
-}
-
-// scalar reads a value; integers become uint64 or int64, floats float64.
-func (p *parser) scalar(kind uint32, key string) (any, error) {
-	if kind == typeString {
-		return p.string(key)
-	}
-	sizes := map[uint32]uint64{typeUint8: 1, typeInt8: 1, typeUint16: 2, typeInt16: 2, typeUint32: 4, typeInt32: 4, typeFloat32: 4,
-		typeBool: 1, typeUint64: 8, typeInt64: 8, typeFloat64: 8}
-	n, known := sizes[kind]
-	if !known {
-		return nil, p.damaged("%s has unknown type %d", key, kind)
-	}
-	b, err := p.bytes(n, key)
-	if err != nil {
-		return nil, err
-	}
-	var raw [8]byte
-	copy(raw[:], b)
-	u := binary.LittleEndian.Uint64(raw[:])
-	switch kind {
-	case typeInt8:
-		return int64(int8(u)), nil
-	case typeInt16:
-		return int64(int16(u)), nil
-	case typeInt32:
-		return int64(int32(u)), nil
-	case typeInt64:
-		return int64(u), nil
-	case typeFloat32:
-		return float64(math.Float32frombits(uint32(u))), nil
-	case typeFloat64:
-		return math.Float64frombits(u), nil
-	case typeBool:
-		if u > 1 {
-			return nil, p.damaged("%s is a truth value of %d", key, u)
-		}
-		return u == 1, nil
-	}
-	return u, nil
 }

@@ -1,9 +1,9 @@
 package ggml
 
 import (
-	"encoding/binary"
 	"maps"
 	"math"
+	"reflect"
 
 	"onceupon/trainer/fault"
 )
@@ -16,8 +16,8 @@ func (f *File) wrong(key, want string) error {
 	return fault.New(fault.Damaged, "%s: metadata %s is %T, not %s", f.Path, key, v, want)
 }
 
-// Metadata is a copy of all metadata: integers are uint64 or int64, floats
-// float64, arrays []string or []any.
+// Metadata is a copy of all metadata. Values have the Go type of their width:
+// uint8 .. float64, bool, string, slices of those, []any of slices.
 func (f *File) Metadata() map[string]any { return maps.Clone(f.values) }
 
 // Has says whether the file has a metadata key.
@@ -34,25 +34,22 @@ func (f *File) String(key string) (string, error) {
 	return "", f.wrong(key, "a string")
 }
 
-// Int returns a metadata integer.
+// Int returns a metadata integer of any width.
 func (f *File) Int(key string) (int, error) {
-	switch v := f.values[key].(type) {
-	case uint64:
-		if v <= math.MaxInt32 {
-			return int(v), nil
-		}
-	case int64:
-		if v >= math.MinInt32 && v <= math.MaxInt32 {
-			return int(v), nil
-		}
+	v := reflect.ValueOf(f.values[key])
+	if v.CanUint() && v.Uint() <= math.MaxInt32 {
+		return int(v.Uint()), nil
+	}
+	if v.CanInt() && v.Int() >= math.MinInt32 && v.Int() <= math.MaxInt32 {
+		return int(v.Int()), nil
 	}
 	return 0, f.wrong(key, "an integer of 32 bits")
 }
 
 // Float returns a metadata number.
 func (f *File) Float(key string) (float64, error) {
-	if x, ok := f.values[key].(float64); ok {
-		return x, nil
+	if v := reflect.ValueOf(f.values[key]); v.CanFloat() {
+		return v.Float(), nil
 	}
 	return 0, f.wrong(key, "a number")
 }
@@ -74,42 +71,27 @@ func (f *File) Tensor(name string) (TensorInfo, error) {
 	return f.Tensors[i], nil
 }
 
-// ReadF32 reads a tensor of type F32, F16 or BF16 as float32.
+// Raw is a tensor's data as the file has them, mapped; nil when the type is
+// unknown.
+func (f *File) Raw(t TensorInfo) []byte {
+	if t.Size == 0 {
+		return nil
+	}
+	return f.raw[f.data+t.Offset:][:t.Size:t.Size]
+}
+
+// ReadF32 reads a tensor as float32, if Decode knows its type.
 func (f *File) ReadF32(name string) ([]float32, error) {
 	t, err := f.Tensor(name)
 	if err != nil {
 		return nil, err
 	}
-	if t.Type != F32 && t.Type != F16 && t.Type != BF16 {
-		return nil, fault.New(fault.Damaged, "%s: tensor %s is of %s; F32, F16 and BF16 can be read", f.Path, name, t.Type)
-	}
-	raw := make([]byte, t.Size)
-	if _, err := f.file.ReadAt(raw, f.data+int64(t.Offset)); err != nil {
-		return nil, fault.New(fault.Damaged, "%s: tensor %s: %w", f.Path, name, err)
-	}
-	out := make([]float32, t.Elements())
-	for i := range out {
-		switch t.Type {
-		case F32:
-			out[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
-		case BF16:
-			out[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(raw[2*i:])) << 16)
-		default:
-			out[i] = halfToFloat(binary.LittleEndian.Uint16(raw[2*i:]))
+	var x []float32
+	err = reading(f.Path, func() (err error) {
+		if x, err = Decode(t.Type, f.Raw(t)); err != nil {
+			err = fault.New(fault.Damaged, "%s: tensor %s: %w", f.Path, name, err)
 		}
-	}
-	return out, nil
-}
-
-// halfToFloat widens an IEEE 754 binary16.
-func halfToFloat(h uint16) float32 {
-	sign, exponent, fraction := uint32(h>>15)<<31, uint32(h>>10&31), uint32(h&1023)
-	switch exponent {
-	case 0: // zero and subnormal: fraction * 2^-24
-		x := float32(fraction) / (1 << 24)
-		return math.Float32frombits(math.Float32bits(x) | sign)
-	case 31:
-		return math.Float32frombits(sign | 0x7f800000 | fraction<<13)
-	}
-	return math.Float32frombits(sign | (exponent+112)<<23 | fraction<<13)
+		return err
+	})
+	return x, err
 }

@@ -16,6 +16,7 @@ type ContextOptions struct {
 	// Exact keeps the cache in F32 and attends without the fused kernel, which
 	// rounds to half: for comparing numbers, not for speed.
 	Exact bool
+	Watch *Watch // nil = none
 }
 
 // Context is a model's cache and workspace. One goroutine at a time.
@@ -24,6 +25,7 @@ type Context struct {
 	options ContextOptions
 	handle  uintptr
 	memory  uintptr
+	watch   uintptr
 	batch   batch
 	outputs int // rows of the last Decode
 }
@@ -45,11 +47,17 @@ func (m *Model) NewContext(o ContextOptions) (*Context, error) {
 	p.threads, p.threadsBatch = int32(o.Threads), int32(o.Threads)
 	p.kvUnified = true
 	p.noPerf = true
+	p.offloadKQV, p.opOffload = m.onCard, m.onCard
 	if o.Exact {
 		p.typeK, p.typeV, p.flashAttention = 0, 0, 0 // GGML_TYPE_F32, LLAMA_FLASH_ATTN_TYPE_DISABLED
 	}
 	c := &Context{model: m, options: o}
+	if o.Watch != nil {
+		p.evalCallback, c.watch = m.library.watch(o.Watch)
+		p.evalData = c.watch
+	}
 	if c.handle = m.library.contextNew(m.handle, p); c.handle == 0 {
+		unwatch(c.watch)
 		return nil, fault.New(fault.Capability, "%s: no context of %d tokens: not enough memory", m.Path, o.Tokens)
 	}
 	c.memory = m.library.memory(c.handle)
@@ -59,8 +67,12 @@ func (m *Model) NewContext(o ContextOptions) (*Context, error) {
 
 // Close frees the context.
 func (c *Context) Close() {
+	if c.handle == 0 {
+		return
+	}
 	c.model.library.batchFree(c.batch)
 	c.model.library.contextFree(c.handle)
+	unwatch(c.watch)
 	c.handle = 0
 }
 

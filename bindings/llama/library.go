@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"unsafe"
@@ -29,6 +30,9 @@ type Options struct {
 	// AnyHash accepts libraries that are not the pinned files (a build of the
 	// user's own); the layout checks still apply.
 	AnyHash bool
+	// Device is where the models are to be: "" or "cpu", "cuda", "cuda:N". A card
+	// that is not there is fault.Capability.
+	Device string
 	// Log receives libllama's messages; nil drops those below a warning.
 	Log *slog.Logger
 }
@@ -51,13 +55,28 @@ var opened struct {
 func Open(dir string, o Options) (*Library, error) {
 	opened.Lock()
 	defer opened.Unlock()
+	if o.Device == "" {
+		o.Device = "cpu"
+	}
+	card, _, err := ParseDevice(o.Device)
+	if err != nil {
+		return nil, err
+	}
 	if l := opened.library; l != nil {
 		if l.dir == dir {
-			return l, nil
+			return l, l.requireCard(o.Device)
 		}
 		return nil, fault.New(fault.Capability, "libllama is already open from %s: one folder a process", l.dir)
 	}
 	l := &Library{dir: dir}
+	if card {
+		if err := openCUDA(dir); err != nil {
+			return nil, err
+		}
+		if err := checkPin(filepath.Join(dir, "libggml-cuda.so"), o.AnyHash); err != nil {
+			return nil, err
+		}
+	}
 	handles, err := openLibraries(dir, o.AnyHash)
 	if err != nil {
 		return nil, err
@@ -80,31 +99,48 @@ func Open(dir string, o Options) (*Library, error) {
 		return nil, fault.New(fault.Capability, "%s: no ggml backend for this processor: the libggml-cpu files are missing, run `make fetch`", dir)
 	}
 	l.backendInit()
+	// libllama cannot be opened a second time, so it is kept also when the card
+	// is missing.
 	opened.library = l
-	return l, nil
+	return l, l.requireCard(o.Device)
 }
 
 func openLibraries(dir string, anyHash bool) (handles [3]uintptr, err error) {
 	for i, names := range libraries {
 		path := filepath.Join(dir, names[0])
-		if _, statErr := os.Stat(path); statErr != nil {
-			path = filepath.Join(dir, names[1])
+		for _, name := range names {
+			if _, statErr := os.Stat(filepath.Join(dir, name)); statErr == nil {
+				path = filepath.Join(dir, name)
+				break
+			}
 		}
-		sum, err := hash(path)
-		if errors.Is(err, os.ErrNotExist) {
-			return handles, fault.New(fault.Capability, "%s: no such library: run `make fetch` or give --llama-dir", filepath.Join(dir, names[0]))
-		}
-		if err != nil {
-			return handles, fault.New(fault.Capability, "%s: %w: run `make fetch` or give --llama-dir", path, err)
-		}
-		if sum != pins[names[0]] && !anyHash {
-			return handles, fault.New(fault.Capability, "%s: sha256 %s is not the pinned %s: run `make fetch`, or give --llama-dir for a build of your own", path, sum[:12], pins[names[0]][:12])
+		if err := checkPin(path, anyHash); err != nil {
+			return handles, err
 		}
 		if handles[i], err = purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_GLOBAL); err != nil {
 			return handles, fault.New(fault.Capability, "%s: cannot be opened: %w", path, err)
 		}
 	}
 	return handles, nil
+}
+
+// checkPin compares a library with the files that were checked.
+func checkPin(path string, anyHash bool) error {
+	sum, err := hash(path)
+	if errors.Is(err, os.ErrNotExist) {
+		command := "make fetch"
+		if strings.Contains(filepath.Base(path), "cuda") {
+			command = "make teacher-cuda"
+		}
+		return fault.New(fault.Capability, "%s: no such library: run `%s` or give --llama-dir", path, command)
+	}
+	if err != nil {
+		return fault.New(fault.Capability, "%s: %w: run `make fetch` or give --llama-dir", path, err)
+	}
+	if pinned := pins[filepath.Base(path)]; !anyHash && !slices.Contains(pinned, sum) {
+		return fault.New(fault.Capability, "%s: sha256 %.12s is none of those pinned: run `make fetch`, or give --llama-dir for a build of your own", path, sum)
+	}
+	return nil
 }
 
 func hash(path string) (string, error) {
@@ -126,8 +162,8 @@ func (l *Library) Version() string { return l.version() }
 // SystemInfo lists the processor features that ggml uses.
 func (l *Library) SystemInfo() string { return strings.TrimSpace(l.systemInfo()) }
 
-// Devices is the number of ggml devices; 1 is the processor alone.
-func (l *Library) Devices() int { return int(l.deviceCount()) }
+// address is that of the first element.
+func address(list []uintptr) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(list))) }
 
 // logger turns ggml's log levels (2 info, 3 warning, 4 error, 5 continued) into
 // slog records.

@@ -79,7 +79,7 @@ func TestModelsThatAreNone(t *testing.T) {
 	for path, want := range map[string]fault.Kind{
 		filepath.Join(temporary, "none.gguf"): fault.Capability, clip: fault.Damaged, text: fault.Damaged, short: fault.Damaged,
 	} {
-		if _, err := l.LoadModel(path); fault.Code(err) != int(want) {
+		if _, err := l.LoadModel(path, ""); fault.Code(err) != int(want) {
 			t.Errorf("%s: %v, exit code %d, want %d", filepath.Base(path), err, fault.Code(err), want)
 		}
 	}
@@ -89,7 +89,7 @@ func TestModelsThatAreNone(t *testing.T) {
 // are read by one sequence of its own.
 func TestSharedPrefix(t *testing.T) {
 	l, dir := open(t)
-	m, err := l.LoadModel(filepath.Join(dir, "teachers", "SmolLM2-135M-Instruct.Q4_1.gguf"))
+	m, err := l.LoadModel(filepath.Join(dir, "teachers", "SmolLM2-135M-Instruct.Q4_1.gguf"), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,5 +142,48 @@ func TestSharedPrefix(t *testing.T) {
 	}
 	if err := c.Decode([]Token{{ID: -1}}); err == nil {
 		t.Error("token -1 was decoded")
+	}
+}
+
+// A watch sees a node's numbers and may put others in their place.
+func TestWatch(t *testing.T) {
+	l, dir := open(t)
+	m, err := l.LoadModel(filepath.Join(dir, "teachers", "SmolLM2-135M-Instruct.Q4_1.gguf"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	first := func(w *Watch) float32 {
+		t.Helper()
+		c, err := m.NewContext(ContextOptions{Tokens: 32, Batch: 32, Sequences: 1, Outputs: 1, Threads: 1, Watch: w})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.Decode([]Token{{ID: 1, Logits: true}}); err != nil {
+			t.Fatal(err)
+		}
+		z, err := c.Logits(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return z[0]
+	}
+	plain, seen := first(nil), map[string]int{}
+	watch := func(change bool) *Watch {
+		return &Watch{Wants: func(name string) bool { return name == "result_norm" }, Sees: func(name string, values []float32) bool {
+			seen[name] = len(values)
+			clear(values)
+			return change
+		}}
+	}
+	if got := first(watch(false)); got != plain {
+		t.Errorf("looking changed a logit from %v to %v", plain, got)
+	}
+	if got := first(watch(true)); got != 0 {
+		t.Errorf("a norm of zeros gave the logit %v", got)
+	}
+	if len(seen) != 1 || seen["result_norm"] != 576 {
+		t.Errorf("seen: %v", seen)
 	}
 }

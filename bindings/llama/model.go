@@ -2,8 +2,8 @@ package llama
 
 import (
 	"math"
+	"runtime"
 
-	"onceupon/ggml"
 	"onceupon/trainer/fault"
 )
 
@@ -12,38 +12,64 @@ type Model struct {
 	library *Library
 	handle  uintptr
 	vocab   uintptr
+	onCard  bool
 	Path    string
 }
 
-// LoadModel loads a GGUF. The file is checked before libllama sees it: missing
-// is fault.Capability, damaged or not a language model fault.Damaged.
-func (l *Library) LoadModel(path string) (*Model, error) {
-	f, err := ggml.Open(path)
+// LoadModel loads a GGUF onto a device: "" or "cpu", "cuda", "cuda:N". The
+// file is checked before libllama sees it (ReadHeader). A card that does not
+// hold all layers is fault.Capability.
+func (l *Library) LoadModel(path, device string) (*Model, error) {
+	h, err := ReadHeader(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	architecture, err := f.String("general.architecture")
+	if device == "" {
+		device = "cpu"
+	}
+	p := l.modelDefaults()
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	card, err := l.place(&p, device, &pin)
 	if err != nil {
 		return nil, err
 	}
-	// Without a vocabulary and blocks it cannot read a story: an image encoder,
-	// an adapter, a vocabulary alone.
-	if !f.Has("tokenizer.ggml.tokens") || !f.Has(architecture+".block_count") || len(f.Tensors) == 0 {
-		return nil, fault.New(fault.Damaged, "%s: a GGUF of architecture %q without vocabulary or blocks is not a language model: give an instruction-tuned or base LLM", path, architecture)
+	m := &Model{library: l, Path: path, onCard: card != nil}
+	if m.handle = l.modelLoad(path, p); m.handle == 0 {
+		if card != nil && card.Free < h.OnCard {
+			return nil, fault.New(fault.Capability, "%s: %.2f GiB of weights do not fit into the %.2f GiB that are free on %s: take a smaller quantisation", path, gib(h.OnCard), gib(card.Free), card.Name)
+		}
+		return nil, fault.New(fault.Damaged, "%s: libllama %s cannot load this model of architecture %q", path, l.Version(), h.Architecture)
 	}
-	for _, encoder := range []string{"bert", "modern-bert", "nomic-bert", "jina-bert-v2", "t5encoder", "clip", "whisper"} {
-		if architecture == encoder {
-			return nil, fault.New(fault.Damaged, "%s: architecture %q is an encoder, it cannot answer: give a decoder language model", path, architecture)
+	m.vocab = l.modelVocab(m.handle)
+	if card != nil {
+		var free, total uint64
+		if l.deviceMemory(card.handle, &free, &total); !offloaded(card.Free, free, h.OnCard) {
+			m.Close()
+			return nil, fault.New(fault.Capability, "%s: %.2f GiB of weights were to be on %s, whose free memory went from %.2f to %.2f GiB: libllama fell back to the processor", path, gib(h.OnCard), card.Name, gib(card.Free), gib(free))
 		}
 	}
+	return m, nil
+}
+
+// LoadVocabulary loads a GGUF's tokens and nothing else.
+func (l *Library) LoadVocabulary(path string) (*Model, error) {
+	p := l.modelDefaults()
+	p.vocabOnly = true
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	if _, err := l.place(&p, "cpu", &pin); err != nil {
+		return nil, err
+	}
 	m := &Model{library: l, Path: path}
-	if m.handle = l.modelLoad(path, l.modelDefaults()); m.handle == 0 {
-		return nil, fault.New(fault.Damaged, "%s: libllama %s cannot load this model of architecture %q", path, l.Version(), architecture)
+	if m.handle = l.modelLoad(path, p); m.handle == 0 {
+		return nil, fault.New(fault.Damaged, "%s: libllama %s cannot load this vocabulary", path, l.Version())
 	}
 	m.vocab = l.modelVocab(m.handle)
 	return m, nil
 }
+
+func gib(n uint64) float64 { return float64(n) / (1 << 30) }
 
 // Close frees the model; its contexts must be closed before.
 func (m *Model) Close() {

@@ -160,6 +160,9 @@ type Generation struct {
 	TopP         float32 // 1 = off
 	EndToken     int32   // -1 = none
 	Seed         uint64  // with a story's id and position: the key of a draw
+	// Dropout above 0 thins the network as in training. A story then depends on
+	// its company, and Logprob is the thinned network's.
+	Dropout float32
 }
 
 // Reply is what the student told after a prompt.
@@ -169,7 +172,7 @@ type Reply struct {
 }
 
 // Generate tells one story per prompt. ids key the sampling: a story is the
-// same in whatever batch it is told.
+// same in whatever batch it is told, unless g.Dropout is above 0.
 func (m *Model) Generate(prompts Batch, ids []uint64, g Generation) ([]Reply, error) {
 	n := prompts.Stories()
 	if err := m.length("story ids", len(ids), n); err != nil {
@@ -178,6 +181,7 @@ func (m *Model) Generate(prompts Batch, ids []uint64, g Generation) ([]Reply, er
 	o := C.student_generate_options{
 		size: C.sizeof_student_generate_options, max_new_tokens: C.int32_t(g.MaxNewTokens), temperature: C.float(g.Temperature),
 		top_k: C.int32_t(g.TopK), top_p: C.float(g.TopP), end_token: C.int32_t(g.EndToken), seed: C.uint64_t(g.Seed),
+		dropout: C.float(g.Dropout),
 	}
 	room := max(g.MaxNewTokens, 0)
 	tokens, logprob, lengths := make([]int32, n*room), make([]float32, n*room), make([]int32, n)

@@ -6,8 +6,8 @@
 // follows t in its story. A Model is used by one goroutine at a time.
 //
 // The library is static and comes from CMake: run `make native` before `go
-// build`. Its header stamp, libstudent_stamp.h, is written beside this file so
-// that the go command notices a new library.
+// build`. Its stamp, libstudent_stamp.h, is written beside this file: its hash is
+// a constant here, so that the go command links again when the library is new.
 package student
 
 /*
@@ -26,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"onceupon/trainer/fault"
@@ -39,8 +40,10 @@ type Config struct {
 
 // Options say what a Model is for and where it lives.
 type Options struct {
-	Backend       string // "ref" or "cpu"
-	ISA           string // cpu: "auto", "avx512", "avx2", "portable"
+	Backend       string // "ref", "cpu" or "cuda"
+	ISA           string // cpu: "auto" or one of ISAs; cuda: "auto" (what Precision says), "fp32" or "bf16"
+	Kernels       string // cpu: variants of ops, "op=name,..." of Kernels; "" = the defaults
+	Precision     string // "" or "fp32"; "bf16": factors of multiplications are rounded to bf16, sums are fp32; "auto": bf16 on cuda
 	Threads       int
 	MaxTokens     int  // packed tokens of one call
 	MaxStories    int  // stories of one call
@@ -48,6 +51,45 @@ type Options struct {
 	DecodeStories int  // stories told at once; 0 cannot generate
 	Train         bool // gradients, Adam moments, activations
 	ValueHead     bool
+}
+
+// ISAs are the variants of the cpu backend, fastest first. "avx512bf16" is
+// avx512 with bf16 multiplications.
+var ISAs = []string{"avx512bf16", "avx512", "avx2", "portable"}
+
+// Kernels are the variants of ops that Options.Kernels may name, "op=name".
+func Kernels() []string {
+	var all []string
+	for i := C.int32_t(0); C.student_kernel(i, 0) != nil; i++ {
+		all = append(all, C.GoString(C.student_kernel(i, 0))+"="+C.GoString(C.student_kernel(i, 1)))
+	}
+	return all
+}
+
+// Precisions are the variants of the cuda backend, fastest first.
+var Precisions = []string{"bf16", "fp32"}
+
+// isa is the variant that ISA and Precision ask for together.
+func (o Options) isa() (string, error) {
+	if !slices.Contains([]string{"", "auto", "fp32", "bf16"}, o.Precision) {
+		return "", fault.New(fault.Usage, "student: precision %q is none of auto, fp32, bf16", o.Precision)
+	}
+	if o.Backend == "cuda" {
+		if o.ISA == "fp32" || o.ISA == "bf16" {
+			return o.ISA, nil
+		}
+		if o.ISA != "" && o.ISA != "auto" {
+			return "", fault.New(fault.Usage, "student: isa %s is of backend cpu, not of cuda", o.ISA)
+		}
+		return map[string]string{"": "fp32", "fp32": "fp32", "bf16": "bf16", "auto": "bf16"}[o.Precision], nil
+	}
+	if o.Precision == "bf16" {
+		if o.Backend != "cpu" || (o.ISA != "auto" && o.ISA != "avx512bf16") {
+			return "", fault.New(fault.Usage, "student: precision bf16 needs backend cpu and isa auto, not %s and %s", o.Backend, o.ISA)
+		}
+		return "avx512bf16", nil
+	}
+	return o.ISA, nil
 }
 
 // Memory is what a Model takes, in bytes.
@@ -90,7 +132,7 @@ type Model struct {
 	parameters []Parameter
 }
 
-const messageBytes = 256
+const messageBytes = 512
 
 // check turns a status of the library into an error with an exit code.
 func check(what string, status C.int, message *[messageBytes]C.char) error {
@@ -119,7 +161,7 @@ func CheckABI() error {
 		unsafe.Sizeof(C.student_options{}), unsafe.Sizeof(C.student_memory{}), unsafe.Sizeof(C.student_parameter{}),
 		unsafe.Sizeof(C.student_batch{}), unsafe.Sizeof(C.student_dropout{}), unsafe.Sizeof(C.student_adamw_options{}),
 		unsafe.Sizeof(C.student_generate_options{}), unsafe.Sizeof(C.student_reward_options{}),
-		unsafe.Sizeof(C.student_ppo_options{}), unsafe.Sizeof(C.student_ppo_sums{}),
+		unsafe.Sizeof(C.student_ppo_options{}), unsafe.Sizeof(C.student_ppo_sums{}), unsafe.Sizeof(C.student_device{}),
 	}
 	sizes := make([]C.size_t, len(want))
 	if n := int(C.student_struct_sizes(&sizes[0], C.int32_t(len(sizes)))); n != len(want) {
@@ -133,6 +175,10 @@ func CheckABI() error {
 	return nil
 }
 
+// LibrarySHA256 is the hash of the libstudent.a that this program was linked
+// with.
+func LibrarySHA256() string { return C.LIBSTUDENT_SHA256 }
+
 // BestISA is the fastest instruction set of the cpu backend on this machine.
 func BestISA() string { return C.GoString(C.student_best_isa()) }
 
@@ -144,7 +190,11 @@ func flag(b bool) C.int32_t {
 }
 
 // native returns the options for C; free releases its strings.
-func native(c Config, o Options) (options *C.student_options, free func()) {
+func native(c Config, o Options) (options *C.student_options, free func(), err error) {
+	isa, err := o.isa()
+	if err != nil {
+		return nil, nil, err
+	}
 	options = (*C.student_options)(C.calloc(1, C.sizeof_student_options))
 	*options = C.student_options{
 		size: C.sizeof_student_options, layers: C.int32_t(c.Layers), heads: C.int32_t(c.Heads),
@@ -152,18 +202,22 @@ func native(c Config, o Options) (options *C.student_options, free func()) {
 		layernorm_epsilon: C.float(c.LayerNormEpsilon), max_tokens: C.int32_t(o.MaxTokens),
 		max_stories: C.int32_t(o.MaxStories), ppo_tokens: C.int32_t(o.PPOTokens), decode_stories: C.int32_t(o.DecodeStories),
 		train: flag(o.Train), value_head: flag(o.ValueHead), threads: C.int32_t(o.Threads),
-		backend: C.CString(o.Backend), isa: C.CString(o.ISA),
+		backend: C.CString(o.Backend), isa: C.CString(isa), kernels: C.CString(o.Kernels),
 	}
 	return options, func() {
 		C.free(unsafe.Pointer(options.backend))
 		C.free(unsafe.Pointer(options.isa))
+		C.free(unsafe.Pointer(options.kernels))
 		C.free(unsafe.Pointer(options))
-	}
+	}, nil
 }
 
 // Plan says how much memory New would take, without taking it.
 func Plan(c Config, o Options) (Memory, error) {
-	options, free := native(c, o)
+	options, free, err := native(c, o)
+	if err != nil {
+		return Memory{}, err
+	}
 	defer free()
 	var message [messageBytes]C.char
 	plan := C.student_memory{size: C.sizeof_student_memory}
@@ -181,7 +235,10 @@ func New(c Config, o Options) (*Model, error) {
 	if err := CheckABI(); err != nil {
 		return nil, err
 	}
-	options, free := native(c, o)
+	options, free, err := native(c, o)
+	if err != nil {
+		return nil, err
+	}
 	defer free()
 	var message [messageBytes]C.char
 	m := &Model{config: c, options: o}

@@ -3,6 +3,8 @@ package student
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -33,13 +35,12 @@ func newModel(t testing.TB, c Config, backend, isa string, threads int) *Model {
 }
 
 func isas() []string {
-	switch BestISA() {
-	case "avx512":
-		return []string{"avx512", "avx2", "portable"}
-	case "avx2":
-		return []string{"avx2", "portable"}
+	best := slices.Index(ISAs, BestISA())
+	if m, err := New(tiny, Options{Backend: "cpu", ISA: ISAs[0], Threads: 1, MaxTokens: 1, MaxStories: 1}); err == nil {
+		m.Close()
+		best = 0
 	}
-	return []string{"portable"}
+	return ISAs[best:]
 }
 
 func randomBatch(lengths ...int) Batch {
@@ -93,10 +94,14 @@ func TestGradientsAgreeWithRef(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if math.Abs(got-want) > 1e-3 {
+			loss, gradient := 1e-3, 2e-5
+			if isa == "avx512bf16" { // 8 bits a factor
+				loss, gradient = .2, 1e-2
+			}
+			if math.Abs(got-want) > loss {
 				t.Errorf("%s: loss %v, ref %v", isa, got, want)
 			}
-			if diff := maxDiff(gradients(t, m), gradients(t, ref)); diff > 2e-5 {
+			if diff := maxDiff(gradients(t, m), gradients(t, ref)); diff > gradient {
 				t.Errorf("%s dropout %v: gradients differ from ref by %g", isa, d.Probability, diff)
 			}
 		}
@@ -208,6 +213,44 @@ func TestDecodeEqualsForward(t *testing.T) {
 				t.Errorf("%s: story %d: sampling and forward differ by %g", m.ISA(), i, d)
 			}
 		}
+	}
+}
+
+// Under dropout the thinned network speaks: other stories, the same again for
+// the same call, the same for any threads; and its log-probabilities are not
+// those of the whole network.
+func TestRolloutDropout(t *testing.T) {
+	prompts := Pack([][]int32{{4, 5, 6}, {4, 5, 6}, {4, 5, 9}})
+	ids := []uint64{10, 11, 12}
+	g := Generation{MaxNewTokens: 20, Temperature: 1, TopP: 1, EndToken: -1, Seed: 99}
+	tell := func(m *Model, dropout float32) ([]int32, []float32) {
+		g.Dropout = dropout
+		replies, err := m.Generate(prompts, ids, g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var tokens []int32
+		var logprob []float32
+		for _, r := range replies {
+			tokens, logprob = append(tokens, r.Tokens...), append(logprob, r.Logprob...)
+		}
+		return tokens, logprob
+	}
+	for _, isa := range isas() {
+		one, two := newModel(t, tiny, "cpu", isa, 1), newModel(t, tiny, "cpu", isa, 2)
+		_, whole := tell(one, 0)
+		tokens, thinned := tell(one, .1)
+		if maxDiff(whole, thinned) == 0 {
+			t.Errorf("%s: dropout changes nothing", isa)
+		}
+		again, thinnedAgain := tell(two, .1)
+		if !slices.Equal(tokens, again) || maxDiff(thinned, thinnedAgain) != 0 {
+			t.Errorf("%s: the same call with two threads tells other stories", isa)
+		}
+	}
+	g.Dropout = 1
+	if _, err := newModel(t, tiny, "ref", "", 1).Generate(prompts, ids, g); err == nil || !strings.Contains(err.Error(), "0 <= dropout < 1") {
+		t.Errorf("dropout 1: %v", err)
 	}
 }
 

@@ -18,7 +18,7 @@ func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:   "doctor",
 		Usage:  "what this machine has, and whether a configuration fits it",
-		Flags:  append(configFlags(), teacherFlags()...),
+		Flags:  append(append(configFlags(), teacherFlags()...), planFlags()...),
 		Action: doctor,
 	}
 }
@@ -41,7 +41,7 @@ func doctor(c *cli.Context) error {
 	}
 	add("processor", true, "%s/%s, %d threads, student isa %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), student.BestISA())
 	abi := student.CheckABI()
-	add("libstudent", abi == nil, "interface %s", text(abi))
+	add("libstudent", abi == nil, "interface %s, sha256 %.12s", text(abi), student.LibrarySHA256())
 
 	var info unix.Sysinfo_t
 	var free uint64
@@ -63,13 +63,24 @@ func doctor(c *cli.Context) error {
 		add(part.name, true, "%.2f GiB: weights %.2f, gradients %.2f, moments %.2f, activations %.2f, workspace %.2f, cache %.2f",
 			gib(m.Total()), gib(m.Weights), gib(m.Gradients), gib(m.Moments), gib(m.Activations), gib(m.Workspace), gib(m.Cache))
 	}
-	add("memory plan", free == 0 || need < uint64(info.Totalram)*uint64(info.Unit), "%.2f GiB for the student; shrink run.max_tokens if it does not fit", gib(need))
+	device, err := student.CUDADevice()
+	if onCard := k.Run.Backend == "cuda"; err == nil {
+		add("cuda", true, "%s, %.1f GiB, %.1f GiB free, driver for CUDA %s", device.Name, gib(device.MemoryBytes), gib(device.FreeBytes), device.Driver)
+		if onCard {
+			add("memory plan", need < device.FreeBytes, "%.2f GiB for the student on the card; shrink run.max_tokens if it does not fit", gib(need))
+		}
+	} else {
+		add("cuda", !onCard, "%v", err)
+	}
+	if k.Run.Backend != "cuda" {
+		add("memory plan", free == 0 || need < uint64(info.Totalram)*uint64(info.Unit), "%.2f GiB for the student; shrink run.max_tokens if it does not fit", gib(need))
+	}
 
-	dir, err := judge.FindLlama(k.Teacher.LlamaDir)
+	dir, err := judge.FindLlama(k.Teacher.LlamaDir, k.Teacher.Device)
 	if err == nil {
 		var l *llama.Library
-		if l, err = llama.Open(dir, llama.Options{AnyHash: k.Teacher.LlamaDir != "", Log: warnings(c)}); err == nil {
-			add("libllama", true, "%s, %d devices, %s", l.Version(), l.Devices(), l.SystemInfo())
+		if l, err = llama.Open(dir, llama.Options{AnyHash: k.Teacher.LlamaDir != "", Device: k.Teacher.Device, Log: warnings(c)}); err == nil {
+			add("libllama", true, "%s, %d devices, %s", l.Version(), len(l.Devices()), l.SystemInfo())
 		}
 	}
 	if err != nil {
@@ -86,6 +97,10 @@ func doctor(c *cli.Context) error {
 			add("teacher "+name, true, "%s", path)
 		}
 	}
+	planned, err := planCards(c, k, add)
+	if err != nil {
+		return err
+	}
 	missing := 0
 	for _, f := range all {
 		mark := "ok"
@@ -97,7 +112,7 @@ func doctor(c *cli.Context) error {
 			fmt.Fprintf(c.App.Writer, "%-8s %-20s %s\n", mark, f.Name, f.Value)
 		}
 	}
-	if err := reporter(c).Emit(map[string]any{"event": "result", "command": "doctor", "findings": all, "ok": missing == 0}); err != nil {
+	if err := reporter(c).Emit(map[string]any{"event": "result", "command": "doctor", "findings": all, "plan": planned, "ok": missing == 0}); err != nil {
 		return err
 	}
 	if missing > 0 {

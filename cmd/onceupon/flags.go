@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"onceupon/bindings/student"
 	"onceupon/trainer/config"
 	"onceupon/trainer/fault"
 	"onceupon/trainer/metrics"
@@ -24,11 +27,12 @@ func commonFlags() []cli.Flag {
 // Flags that set a key of the configuration.
 func configFlags() []cli.Flag {
 	return append(commonFlags(),
-		&cli.StringFlag{Name: "config", Value: "default", Usage: "default, smoke, paper or a TOML `FILE`; flags count more than it"},
+		&cli.StringFlag{Name: "config", Value: "default", Usage: "default, smoke, paper, llama31-8b, h200 or a TOML `FILE`; flags count more than it"},
 		&cli.Uint64Flag{Name: "seed", Usage: "of everything that is drawn"},
 		&cli.IntFlag{Name: "threads", Usage: "of student and teacher; 0 = one per core"},
-		&cli.StringFlag{Name: "backend", Usage: "of the student: cpu, ref"},
-		&cli.StringSliceFlag{Name: "kernel", Usage: "variant of a kernel, e.g. isa=avx2"},
+		&cli.StringFlag{Name: "backend", Usage: "of the student: cpu, cuda, ref"},
+		&cli.StringFlag{Name: "precision", Usage: "of the student's multiplications: auto (bf16 on cuda), fp32, bf16"},
+		&cli.StringSliceFlag{Name: "kernel", Usage: "variant of a kernel, such as matmul=openblas, or isa=avx2"},
 	)
 }
 
@@ -41,7 +45,8 @@ func corpusFlags() []cli.Flag {
 
 func teacherFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "teacher", Usage: "gemma-270m, smollm2-135m or a GGUF `PATH`"},
+		&cli.StringFlag{Name: "teacher", Usage: "a name (teacher list) or a GGUF `PATH`"},
+		&cli.StringFlag{Name: "teacher-device", Usage: "cpu, cuda or cuda:N"},
 		&cli.StringFlag{Name: "second-judge", Usage: "rates before and after but never teaches; none = without"},
 		&cli.StringFlag{Name: "llama-dir", Usage: "`FOLDER` of libllama (llama.cpp v0.5.0); default where make fetch put it"},
 		&cli.StringFlag{Name: "rubric", Usage: "plain, chat or a TOML `FILE`"},
@@ -77,10 +82,12 @@ func resolve(c *cli.Context) (config.Config, error) {
 	}
 	set("seed", func() { k.Run.Seed = c.Uint64("seed") })
 	set("threads", func() { k.Run.Threads = c.Int("threads") })
+	set("precision", func() { k.Run.Precision = c.String("precision") })
 	set("backend", func() { k.Run.Backend = c.String("backend") })
 	set("corpus", func() { k.Corpus.Path = c.String("corpus") })
 	set("words", func() { k.Pretrain.Words = c.Int64("words") })
 	set("teacher", func() { k.Teacher.Model = c.String("teacher") })
+	set("teacher-device", func() { k.Teacher.Device = c.String("teacher-device") })
 	set("second-judge", func() {
 		k.Teacher.SecondJudge = c.String("second-judge")
 		if k.Teacher.SecondJudge == "none" {
@@ -103,11 +110,17 @@ func resolve(c *cli.Context) (config.Config, error) {
 		k.Teacher.Weights = [3]float64(w)
 	}
 	for _, kernel := range c.StringSlice("kernel") {
-		if len(kernel) < 5 || kernel[:4] != "isa=" {
-			return k, fault.New(fault.Usage, "--kernel %s: the variants are isa=auto, avx512, avx2, portable", kernel)
+		isa, isISA := strings.CutPrefix(kernel, "isa=")
+		switch {
+		case isISA && isa != "":
+			k.Run.ISA = isa
+		case slices.Contains(student.Kernels(), kernel):
+			k.Run.Kernels = strings.Trim(k.Run.Kernels+","+kernel, ",")
+		default:
+			return k, fault.New(fault.Usage, "--kernel %s: the variants are isa=auto, isa=%s, %s", kernel, strings.Join(student.ISAs, ", isa="), strings.Join(student.Kernels(), ", "))
 		}
-		k.Run.ISA = kernel[4:]
 	}
+	k = k.Resolve()
 	return k, k.Check()
 }
 

@@ -112,7 +112,7 @@ func bin(t *testing.T, program string) string {
 // and compares the end with that of a run that was left alone.
 func TestKilledRunEndsInTheSameWeights(t *testing.T) {
 	for _, find := range []func() error{
-		func() error { _, err := judge.FindLlama(""); return err },
+		func() error { _, err := judge.FindLlama("", ""); return err },
 		func() error { _, _, err := judge.FindModel("gemma-270m"); return err },
 	} {
 		if err := find(); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 	"os/exec"
@@ -24,7 +25,7 @@ func TestMain(m *testing.M) {
 // the real teachers where `make fetch` put them; a story that needs one says
 // so when it is absent.
 func TestScripts(t *testing.T) {
-	llama, noLlama := judge.FindLlama("")
+	llama, noLlama := judge.FindLlama("", "")
 	gemma, _, noGemma := judge.FindModel("gemma-270m")
 	smol, _, noSmol := judge.FindModel("smollm2-135m")
 	teacher := errors.Join(noLlama, noGemma, noSmol)
@@ -46,19 +47,22 @@ func TestScripts(t *testing.T) {
 			e.Setenv("LLAMA", llama)
 			e.Setenv("GEMMA", gemma)
 			e.Setenv("SMOLLM2", smol)
+			e.Setenv("EMULATED", os.Getenv("ONCEUPON_CUDA_EMULATED"))
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
 			switch name {
 			case "teacher":
 				return teacher == nil, nil
+			case "emulated":
+				return os.Getenv("ONCEUPON_CUDA_EMULATED") != "", nil
 			case "golden":
 				return noGolden == nil, nil
 			}
 			return false, errors.New("unknown condition " + name)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "cut": cut, "bytes": writeBytes, "gguf": writeGGUF, "lock": lock, "replace": replace,
+			"exits": exits, "cut": cut, "bytes": writeBytes, "gguf": writeGGUF, "safetensors": writeSafetensors, "lock": lock, "replace": replace,
 		},
 	})
 }
@@ -109,6 +113,14 @@ func writeGGUF(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Check(ggml.WriteArrays(f, args[1], []ggml.Tensor{{Name: "x", Cols: 4, Read: func() ([]float32, error) { return make([]float32, 4), nil }}}))
 	ts.Check(f.Close())
+}
+
+// safetensors FILE HEADER BYTES writes a header, as it is, and so many zeros.
+func writeSafetensors(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	raw := append(binary.LittleEndian.AppendUint64(nil, uint64(len(args[1]))), args[1]...)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), append(raw, make([]byte, n)...), 0o644))
 }
 
 // lock FOLDER holds a run folder's lock until the script ends, as another

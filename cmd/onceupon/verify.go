@@ -12,8 +12,8 @@ import (
 
 func verifyCommand() *cli.Command {
 	flags := append(commonFlags(),
-		&cli.StringFlag{Name: "backend", Value: "cpu", Usage: "of the student: cpu, ref"},
-		&cli.StringSliceFlag{Name: "kernel", Usage: "variant of a kernel, e.g. isa=avx2"},
+		&cli.StringFlag{Name: "backend", Value: "cpu", Usage: "of the student: cpu, cuda, ref"},
+		&cli.StringSliceFlag{Name: "kernel", Usage: "variant of a kernel, such as matmul=openblas, or isa=avx2"},
 		&cli.IntFlag{Name: "threads", Usage: "0 = one per core"},
 	)
 	return &cli.Command{
@@ -34,7 +34,7 @@ func traceOptions(c *cli.Context) (dir string, o trace.Options, err error) {
 		return "", o, fault.New(fault.Usage, "verify %s: give one folder, not %d arguments", c.Command.Name, c.NArg())
 	}
 	k, err := resolve(c)
-	return c.Args().First(), trace.Options{Backend: k.Run.Backend, ISA: k.Run.ISA, Threads: run.Threads(k)}, err
+	return c.Args().First(), trace.Options{Backend: k.Run.Backend, ISA: k.Run.ISA, Kernels: k.Run.Kernels, Threads: run.Threads(k)}, err
 }
 
 func verifyGPT2(c *cli.Context) error {

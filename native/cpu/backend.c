@@ -5,22 +5,35 @@
 
 #include "cpu.h"
 
-#define DEPTH_BLOCK 256 /* DEPTH of gemm.c */
-#define WIDEST_PANEL 32 /* widest ROWS or COLS of gemm.c */
+#define WIDEST_PANEL 32     /* widest COLS of gemm.c */
+#define LEAST_SCRATCH 65536 /* partial sums of elementwise.c */
 
 void cpu_destroy(backend *b);
 
-size_t cpu_packed_floats(int rows) { return ((size_t)rows + WIDEST_PANEL) * DEPTH_BLOCK; }
+size_t cpu_packed_floats(int columns) { return ((size_t)columns + WIDEST_PANEL) * GEMM_DEPTH; }
+
+size_t cpu_scratch_floats(const backend_limits *limits)
+{
+    size_t T = ((size_t)limits->context + 15) / 16 * 16, D = ((size_t)limits->head_width + 15) / 16 * 16;
+    /* Keys and values turned, dk, dv, and q, k, dout when D is no multiple of a
+     * vector; two blocks of at most 6 rows of scores; dropout factors. */
+    size_t attention = T * (7 * D + 12 + 1) + 1024;
+    return attention > LEAST_SCRATCH ? attention : LEAST_SCRATCH;
+}
 
 size_t backend_cpu_workspace(const backend_limits *limits)
 {
-    return (2 * cpu_packed_floats(limits->width) + (size_t)limits->threads * CPU_SCRATCH_FLOATS) * sizeof(float);
+    return (cpu_packed_floats(limits->width) +
+            (size_t)limits->threads * (cpu_packed_rows() + cpu_scratch_floats(limits))) *
+           sizeof(float);
 }
 
 static int supported(const char *isa)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
+    if (!strcmp(isa, "avx512bf16"))
+        return supported("avx512") && __builtin_cpu_supports("avx512bf16");
     if (!strcmp(isa, "avx512"))
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
@@ -32,16 +45,17 @@ static int supported(const char *isa)
 
 const char *student_best_isa(void) { return supported("avx512") ? "avx512" : supported("avx2") ? "avx2" : "portable"; }
 
-static const op_table *table_of(const char *isa)
-{
+static const struct {
+    const char *name;
+    const op_table *ops;
+} tables[] = {
 #if defined(__x86_64__)
-    if (!strcmp(isa, "avx512"))
-        return &cpu_ops_avx512;
-    if (!strcmp(isa, "avx2"))
-        return &cpu_ops_avx2;
+    {"avx512bf16", &cpu_ops_avx512bf16},
+    {"avx512", &cpu_ops_avx512},
+    {"avx2", &cpu_ops_avx2},
 #endif
-    return strcmp(isa, "portable") ? NULL : &cpu_ops_portable;
-}
+    {"portable", &cpu_ops_portable},
+};
 
 void cpu_destroy(backend *b)
 {
@@ -59,9 +73,14 @@ void cpu_destroy(backend *b)
 int backend_cpu_create(backend *b, const backend_limits *limits, char *message, size_t capacity)
 {
     const char *isa = limits->isa && *limits->isa && strcmp(limits->isa, "auto") ? limits->isa : student_best_isa();
-    const op_table *ops = table_of(isa);
+    const op_table *ops = NULL;
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        if (!strcmp(isa, tables[i].name)) {
+            ops = tables[i].ops;
+            isa = tables[i].name; /* the caller's may not live as long as the backend */
+        }
     if (!ops) {
-        snprintf(message, capacity, "isa %s is not built in; auto, avx512, avx2 and portable are", isa);
+        snprintf(message, capacity, "isa %s is not built in; auto, avx512bf16, avx512, avx2 and portable are", isa);
         return STUDENT_E_ARGUMENT;
     }
     if (!supported(isa)) {
@@ -69,16 +88,22 @@ int backend_cpu_create(backend *b, const backend_limits *limits, char *message, 
         return STUDENT_E_CAPABILITY;
     }
     cpu_state *s = calloc(1, sizeof *s);
-    b->ops = ops;
     b->state = s;
     b->isa = isa;
     if (s) {
-        size_t packed = cpu_packed_floats(limits->width) * sizeof(float);
-        s->scratch_size = CPU_SCRATCH_FLOATS;
+        s->ops = *ops;
+        b->ops = &s->ops;
+        int status = cpu_install_variants(&s->ops, limits, isa, message, capacity);
+        if (status) {
+            cpu_destroy(b);
+            return status;
+        }
+        s->packed_b_size = cpu_packed_floats(limits->width);
+        s->scratch_size = cpu_scratch_floats(limits);
         s->pool = thread_pool_create(limits->threads);
-        s->packed_a = host_allocate(b, packed);
-        s->packed_b = host_allocate(b, packed);
-        s->scratch = host_allocate(b, (size_t)limits->threads * CPU_SCRATCH_FLOATS * sizeof(float));
+        s->packed_a = host_allocate(b, (size_t)limits->threads * cpu_packed_rows() * sizeof(float));
+        s->packed_b = host_allocate(b, s->packed_b_size * sizeof(float));
+        s->scratch = host_allocate(b, (size_t)limits->threads * s->scratch_size * sizeof(float));
     }
     if (!s || !s->pool || !s->packed_a || !s->packed_b || !s->scratch) {
         cpu_destroy(b);

@@ -6,11 +6,11 @@
 #include "ref.h"
 #include "threads.h"
 
-/* One tile of the multiplication is TILE_ROWS x TILE_COLS elements that stay
- * in registers; see gemm.c. */
 typedef struct cpu_state {
+    op_table ops; /* the ISA's, with the variants that were asked for */
     thread_pool *pool;
-    float *packed_a, *packed_b; /* one depth block of each factor, packed */
+    float *packed_a, *packed_b; /* factors of a multiplication (gemm.c): [threads][cpu_packed_rows()], shared */
+    size_t packed_b_size;       /* floats */
     float *scratch;             /* [threads][scratch_size] */
     size_t scratch_size;
 } cpu_state;
@@ -35,18 +35,39 @@ typedef struct gemm_arguments {
     size_t out_row;
     int M, N, K;
     const float *a, *b;
+    const float *packed_b; /* b as cpu_gemm_pack laid it out, or NULL */
     size_t a_row, a_col, b_row, b_col;
     const float *bias; /* [N] or NULL */
+    float *sum;        /* [M] or NULL: sum[m] += sum_k a(m,k); needs a_row = 1 */
     int accumulate;
 } gemm_arguments;
 
-/* Floats of packing workspace for factors of at most `rows` rows or columns. */
-size_t cpu_packed_floats(int rows);
+/* Rows of a factor that a worker packs at a time, and their elements of four
+ * bytes: a depth block (DEPTH in gemm_fp32.h, gemm_bf16.h) and a padding each. */
+#define GEMM_DEPTH 384
+#define GEMM_BLOCK_ROWS 112
+static inline size_t cpu_packed_rows(void) { return (size_t)GEMM_BLOCK_ROWS * (GEMM_DEPTH + 16); }
 
-/* Floats of scratch that one worker needs: scores of a row of attention. */
-#define CPU_SCRATCH_FLOATS (4 * 65536)
+/* Floats of packing workspace for a shared factor of at most `columns` columns. */
+size_t cpu_packed_floats(int columns);
+
+/* Floats of scratch that one worker needs: attention's backward of one head
+ * of the longest story (attention.c), with widths rounded up to 16. */
+size_t cpu_scratch_floats(const backend_limits *limits);
+
+/* A kernel that takes the place of an ISA's own where it is asked for by name.
+ * install puts its functions into the table, or says what it lacks. */
+typedef struct kernel_variant {
+    const char *op, *name;
+    int (*install)(op_table *table, const backend_limits *limits, const char *isa, char *message, size_t capacity);
+} kernel_variant;
+
+int cpu_install_variants(op_table *table, const backend_limits *limits, const char *isa, char *message,
+                         size_t capacity);
+int cpu_matmul_openblas(op_table *table, const backend_limits *limits, const char *isa, char *message, size_t capacity);
 
 #define CPU_OPS(isa) extern const op_table cpu_ops_##isa;
+CPU_OPS(avx512bf16)
 CPU_OPS(avx512)
 CPU_OPS(avx2)
 CPU_OPS(portable)

@@ -1,6 +1,7 @@
 /* Embedding, GELU, residual and AdamW; formulas beside the ref ops of the
  * same names. */
 #include "cpu.h"
+#include "dropout.h"
 #include "simd.h"
 
 #define CHUNK 16384 /* elements of a task */
@@ -9,12 +10,13 @@ void CPU_NAME(cpu_embedding_forward)(backend *b, tensor out, tensor wte, tensor 
                                      const int32_t *positions, dropout drop);
 void CPU_NAME(cpu_embedding_backward)(backend *b, tensor dwte, tensor dwpe, tensor dout, const int32_t *tokens,
                                       const int32_t *positions, dropout drop);
-void CPU_NAME(cpu_gelu_forward)(backend *b, float *out, const float *x, size_t count);
-void CPU_NAME(cpu_gelu_backward)(backend *b, float *dx, const float *dout, const float *x, size_t count);
-void CPU_NAME(cpu_residual_forward)(backend *b, float *out, const float *a, const float *x, size_t count, dropout drop);
-void CPU_NAME(cpu_residual_backward)(backend *b, float *dx, const float *dout, size_t count, dropout drop);
-void CPU_NAME(cpu_adamw)(backend *b, float *w, const float *g, float *m, float *v, size_t count, adamw_options o);
-double CPU_NAME(cpu_sum_squares)(backend *b, const float *x, size_t count);
+void CPU_NAME(cpu_gelu_forward)(backend *b, tensor out, tensor x);
+void CPU_NAME(cpu_gelu_backward)(backend *b, tensor dx, tensor dout, tensor x);
+void CPU_NAME(cpu_residual_forward)(backend *b, tensor out, tensor a, tensor x, dropout drop);
+void CPU_NAME(cpu_residual_backward)(backend *b, tensor dx, tensor dout, dropout drop);
+void CPU_NAME(cpu_gradient_norm)(backend *b, double *norm, const float *g, size_t count);
+void CPU_NAME(cpu_adamw)(backend *b, float *w, const float *g, float *m, float *v, size_t count, const double *norm,
+                         adamw_options o);
 
 typedef struct job {
     tensor out, wte, wpe;
@@ -38,14 +40,8 @@ static inline void store(float *p, int n, vec v)
         vec_store_part(p, n, v);
 }
 
-/* LANES dropout factors from element i on. */
-static inline vec factors(dropout drop, uint64_t i)
-{
-    float f[LANES];
-    for (int lane = 0; lane < LANES; lane++)
-        f[lane] = ref_dropout_factor(drop, i + (uint64_t)lane);
-    return vec_load(f);
-}
+/* Elements whose dropout factors are made at a time. */
+#define DROPPED 1024
 
 static void run_chunks(backend *b, job *j, thread_body body)
 {
@@ -55,18 +51,29 @@ static void run_chunks(backend *b, job *j, thread_body body)
 #define FOR_CHUNK(j, task)                                                                                             \
     for (size_t i = (size_t)(task) * CHUNK, end = i + CHUNK < (j)->count ? i + CHUNK : (j)->count; i < end; i += LANES)
 
+/* out = x times the factors of the elements from `first` on. */
+static void drop_elements(float *out, const float *x, size_t count, dropout drop, uint64_t first)
+{
+    float room[DROPPED + 2 * DROPOUT_BLOCK];
+    for (size_t i = 0; i < count; i += DROPPED) {
+        int block = (int)(count - i < DROPPED ? count - i : DROPPED);
+        const float *f = dropout_factors(room, drop, first + i, block);
+        for (int k = 0; k < block; k += LANES)
+            store(out + i + k, block - k, load(x + i + k, block - k) * load(f + k, block - k));
+    }
+}
+
 static void embed_task(void *argument, int n, int worker)
 {
     (void)worker;
     const job *j = argument;
     int C = j->out.cols;
     const float *e = j->wte.data + (size_t)j->tokens[n] * C, *p = j->wpe.data + (size_t)j->positions[n] * C;
-    for (int c = 0; c < C; c += LANES) {
-        vec x = load(e + c, C - c) + load(p + c, C - c);
-        if (j->drop.probability > 0)
-            x = x * factors(j->drop, (uint64_t)n * C + c);
-        store(j->out.data + (size_t)n * C + c, C - c, x);
-    }
+    float *out = j->out.data + (size_t)n * C;
+    for (int c = 0; c < C; c += LANES)
+        store(out + c, C - c, load(e + c, C - c) + load(p + c, C - c));
+    if (j->drop.probability > 0)
+        drop_elements(out, out, (size_t)C, j->drop, (uint64_t)n * (uint64_t)C);
 }
 
 void CPU_NAME(cpu_embedding_forward)(backend *b, tensor out, tensor wte, tensor wpe, const int32_t *tokens,
@@ -84,12 +91,18 @@ static void embed_backward_task(void *argument, int task, int worker)
     int C = j->out.cols;
     size_t begin, end;
     cpu_share((size_t)C, LANES, task, j->tasks, &begin, &end);
+    float dropped[DROPPED];
     for (int n = 0; n < j->out.rows; n++)
         for (size_t c = begin; c < end; c += LANES) {
             int left = (int)(end - c);
-            vec d = load(j->out.data + (size_t)n * C + c, left);
-            if (j->drop.probability > 0)
-                d = d * factors(j->drop, (uint64_t)n * C + c);
+            const float *from = j->out.data + (size_t)n * C + c;
+            if (j->drop.probability > 0) {
+                size_t at = (c - begin) % DROPPED, block = end - c < DROPPED ? end - c : DROPPED;
+                if (at == 0)
+                    drop_elements(dropped, from, block, j->drop, (uint64_t)n * (uint64_t)C + c);
+                from = dropped + at;
+            }
+            vec d = load(from, left);
             float *e = j->wte.data + (size_t)j->tokens[n] * C + c, *p = j->wpe.data + (size_t)j->positions[n] * C + c;
             store(e, left, load(e, left) + d);
             store(p, left, load(p, left) + d);
@@ -127,9 +140,9 @@ static void gelu_task(void *argument, int task, int worker)
     }
 }
 
-void CPU_NAME(cpu_gelu_forward)(backend *b, float *out, const float *x, size_t count)
+void CPU_NAME(cpu_gelu_forward)(backend *b, tensor out, tensor x)
 {
-    job j = {.to = out, .x = x, .count = count};
+    job j = {.to = out.data, .x = x.data, .count = tensor_count(out)};
     run_chunks(b, &j, gelu_task);
 }
 
@@ -148,9 +161,9 @@ static void gelu_backward_task(void *argument, int task, int worker)
     }
 }
 
-void CPU_NAME(cpu_gelu_backward)(backend *b, float *dx, const float *dout, const float *x, size_t count)
+void CPU_NAME(cpu_gelu_backward)(backend *b, tensor dx, tensor dout, tensor x)
 {
-    job j = {.to = dx, .a = dout, .x = x, .count = count};
+    job j = {.to = dx.data, .a = dout.data, .x = x.data, .count = tensor_count(dx)};
     run_chunks(b, &j, gelu_backward_task);
 }
 
@@ -158,29 +171,34 @@ static void residual_task(void *argument, int task, int worker)
 {
     (void)worker;
     const job *j = argument;
+    float room[DROPPED];
+    size_t start = (size_t)task * CHUNK;
     FOR_CHUNK(j, task)
     {
         int left = (int)(end - i);
-        vec x = load(j->x + i, left);
-        if (j->drop.probability > 0)
-            x = x * factors(j->drop, i);
+        const float *from = j->x + i;
+        if (j->drop.probability > 0) {
+            size_t at = (i - start) % DROPPED;
+            if (at == 0)
+                drop_elements(room, from, end - i < DROPPED ? end - i : DROPPED, j->drop, i);
+            from = room + at;
+        }
+        vec x = load(from, left);
         if (j->a)
             x = load(j->a + i, left) + x;
         store(j->to + i, left, x);
     }
 }
 
-void CPU_NAME(cpu_residual_forward)(backend *b, float *out, const float *a, const float *x, size_t count, dropout drop)
+void CPU_NAME(cpu_residual_forward)(backend *b, tensor out, tensor a, tensor x, dropout drop)
 {
-    job j = {.to = out, .a = a, .x = x, .count = count, .drop = drop};
+    job j = {.to = out.data, .a = a.data, .x = x.data, .count = tensor_count(out), .drop = drop};
     run_chunks(b, &j, residual_task);
 }
 
-void CPU_NAME(cpu_residual_backward)(backend *b, float *dx, const float *dout, size_t count, dropout drop)
+void CPU_NAME(cpu_residual_backward)(backend *b, tensor dx, tensor dout, dropout drop)
 {
-    if (drop.probability <= 0 && dx == dout)
-        return;
-    job j = {.to = dx, .x = dout, .count = count, .drop = drop};
+    job j = {.to = dx.data, .x = dout.data, .count = tensor_count(dx), .drop = drop};
     run_chunks(b, &j, residual_task);
 }
 
@@ -201,8 +219,11 @@ static void adamw_task(void *argument, int task, int worker)
     }
 }
 
-void CPU_NAME(cpu_adamw)(backend *b, float *w, const float *g, float *m, float *v, size_t count, adamw_options o)
+void CPU_NAME(cpu_adamw)(backend *b, float *w, const float *g, float *m, float *v, size_t count, const double *norm,
+                         adamw_options o)
 {
+    if (!isfinite(*norm))
+        return;
     double correction1 = 1 - pow(o.beta1, (double)o.step), correction2 = 1 - pow(o.beta2, (double)o.step);
     job j = {.to = w,
              .x = g,
@@ -213,7 +234,7 @@ void CPU_NAME(cpu_adamw)(backend *b, float *w, const float *g, float *m, float *
              .rest1 = vec_set((float)(1 - o.beta1)),
              .beta2 = vec_set((float)o.beta2),
              .rest2 = vec_set((float)(1 - o.beta2)),
-             .gradient_scale = vec_set((float)o.gradient_scale),
+             .gradient_scale = vec_set((float)adamw_gradient_scale(*norm, o.max_grad_norm)),
              .keep = vec_set((float)(1 - o.lr * o.weight_decay)),
              .step = vec_set((float)(o.lr / correction1)),
              .root_scale = vec_set((float)(1 / sqrt(correction2))),
@@ -228,26 +249,30 @@ static void squares_task(void *argument, int task, int worker)
     double lanes[LANES] = {0}, sum = 0;
     FOR_CHUNK(j, task)
     {
-        for (size_t lane = 0; lane < LANES && i + lane < end; lane++)
-            lanes[lane] += (double)j->x[i + lane] * j->x[i + lane];
+        float part[LANES] = {0};
+        const float *x = j->x + i;
+        if (i + LANES > end)
+            x = memcpy(part, x, (end - i) * sizeof(float));
+        for (int lane = 0; lane < LANES; lane++)
+            lanes[lane] += (double)x[lane] * x[lane];
     }
     for (int lane = 0; lane < LANES; lane++)
         sum += lanes[lane];
     j->partial[task] = sum;
 }
 
-double CPU_NAME(cpu_sum_squares)(backend *b, const float *x, size_t count)
+void CPU_NAME(cpu_gradient_norm)(backend *b, double *norm, const float *g, size_t count)
 {
     /* Partial sums go to the scratch; a part of it at a time if need be. */
     size_t room = cpu(b)->scratch_size / 2;
     double sum = 0;
     for (size_t begin = 0; begin < count; begin += room * CHUNK) {
-        job j = {.x = x + begin,
+        job j = {.x = g + begin,
                  .partial = (double *)cpu(b)->scratch,
                  .count = count - begin < room * CHUNK ? count - begin : room * CHUNK};
         run_chunks(b, &j, squares_task);
         for (size_t i = 0; i < (j.count + CHUNK - 1) / CHUNK; i++)
             sum += j.partial[i];
     }
-    return sum;
+    *norm = sqrt(sum);
 }

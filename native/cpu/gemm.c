@@ -1,157 +1,255 @@
 /* Matrix multiplication: blocked over depth, packed, a register tile inside
  * (the scheme of Goto & van de Geijn 2008).
  *
- *   for every depth block of DEPTH:
- *     pack a into panels [M / ROWS][depth][ROWS], b into [N / COLS][depth][COLS]
- *     for every block of BLOCK_ROWS x BLOCK_COLS of out (a task):
- *       for every tile: acc(ROWS x COLS in registers) += a panel * b panel
+ *   for every span of the depth whose panels of b fit the workspace:
+ *     pack b into panels [depth block][N / COLS][depth][COLS], shared by all
+ *     for every block of rows x columns of out (a task):
+ *       for every depth block of the span:
+ *         pack the block's rows of a, into memory of the worker's own
+ *         for every tile: acc(ROWS x COLS in registers) += a * b panel
  *
- * Each element is summed over k in rising order, one fused multiply-add at a
- * time, whatever M, N and the number of threads: a row of a decode batch has
+ * Each element is summed over k in rising order, whatever M, N and the number
+ * of threads: a row of a decode batch has
  * the same bits as the same row in a training batch. */
 #include "cpu.h"
-#include "simd.h"
-
-#if LANES == 16
-#define ROWS 14
-#define VECTORS 2
-#elif LANES == 8
-#define ROWS 6
-#define VECTORS 2
+#ifdef __AVX512BF16__
+#include "gemm_bf16.h"
 #else
-#define ROWS 4
-#define VECTORS 2
+#include "gemm_fp32.h"
 #endif
-#define COLS (VECTORS * LANES)
-#define DEPTH 256
-#define BLOCK_ROWS (6 * ROWS)
-#define BLOCK_COLS (8 * COLS)
+
+#define BLOCK_PANELS (GEMM_BLOCK_ROWS / ROWS) /* of rows in a task */
+#define BLOCK_COLS 1024                       /* of out in a task that comes back to it for the next depth block */
+#define SLAB 16                               /* rows that are packed together when columns are contiguous */
 
 void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g);
+void CPU_NAME(cpu_gemm_pack)(backend *b, float *to, const gemm_arguments *g);
 
 typedef struct job {
     const gemm_arguments *g;
-    float *packed_a, *packed_b;
-    int k0, depth, first, blocks_n;
-    int panels_a, panels_b;
+    packed *packed_a, *packed_b; /* [workers][a_room], panels of the span */
+    size_t a_room;
+    int k0, span;
+    int panels_a, panels_b, row_blocks, col_blocks;
 } job;
 
-/* Panels of `width` rows (element (i, k) at x[i * row + k * col]), zero filled. */
-static void pack_panel(float *to, const float *x, size_t row, size_t col, int count, int width, int depth)
+static inline int least(int a, int b) { return a < b ? a : b; }
+
+/* Panels of b for the `depth` that comes before, which is of full blocks. */
+static size_t packed_before(int panels, int depth)
 {
-    if (count == width && row == 1) {
-        for (int k = 0; k < depth; k++)
-            memcpy(to + (size_t)k * width, x + k * col, (size_t)width * sizeof(float));
-        return;
-    }
-    for (int i = 0; i < count; i++)
-        for (int k = 0; k < depth; k++)
-            to[(size_t)k * width + i] = x[i * row + k * col];
-    for (int i = count; i < width; i++)
-        for (int k = 0; k < depth; k++)
-            to[(size_t)k * width + i] = 0;
+    return (size_t)panels * (size_t)(depth / DEPTH) * panel_size(COLS, DEPTH);
 }
 
+/* A depth block of one panel whose rows are contiguous in k; or, where columns
+ * are, a slab of all panels, so that memory is read in its own order. */
 static void pack_task(void *argument, int task, int worker)
 {
     (void)worker;
     const job *j = argument;
     const gemm_arguments *g = j->g;
-    if (task < j->panels_a) {
-        int m = task * ROWS, count = g->M - m < ROWS ? g->M - m : ROWS;
-        pack_panel(j->packed_a + (size_t)task * ROWS * j->depth, g->a + m * g->a_row + j->k0 * g->a_col, g->a_row,
-                   g->a_col, count, ROWS, j->depth);
+    int first = 0, panels = 1, from = 0, block, depth;
+    if (g->b_col == 1) {
+        block = task / (DEPTH / SLAB) * DEPTH;
+        from = task % (DEPTH / SLAB) * SLAB;
+        panels = j->panels_b;
     } else {
-        int panel = task - j->panels_a, n = panel * COLS, count = g->N - n < COLS ? g->N - n : COLS;
-        pack_panel(j->packed_b + (size_t)panel * COLS * j->depth, g->b + n * g->b_col + j->k0 * g->b_row, g->b_col,
-                   g->b_row, count, COLS, j->depth);
+        block = task / j->panels_b * DEPTH;
+        first = task % j->panels_b;
+    }
+    int whole = least(DEPTH, j->span - block);
+    depth = g->b_col == 1 ? least(SLAB, whole - from) : whole;
+    packed *to = j->packed_b + packed_before(j->panels_b, block) + panel_size(COLS, from);
+    const float *b = g->b + (size_t)(j->k0 + block + from) * g->b_row;
+    for (int p = first; p < first + panels && depth > 0; p++) {
+        int n = p * COLS, count = least(COLS, g->N - n);
+        packed *panel = to + (size_t)p * panel_size(COLS, whole);
+        if (g->b_col == 1)
+            pack_straight(panel, b + n, g->b_row, count, COLS, depth);
+        else
+            pack_turned(panel, b + (size_t)n * g->b_col, g->b_col, count, COLS, depth);
     }
 }
 
-/* acc += a panel * b panel; acc starts from start[ROWS][COLS]. */
-static inline void tile(float *restrict out, size_t out_row, const float *restrict a, const float *restrict b,
-                        int depth)
+static int pack_tasks(const job *j)
 {
-    vec acc[ROWS][VECTORS];
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; v++)
-            acc[r][v] = vec_load(out + r * out_row + v * LANES);
-    for (int k = 0; k < depth; k++) {
-        vec b0 = vec_load(b), b1 = vec_load(b + LANES);
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; r++) {
-            vec x = vec_set(a[r]);
-            acc[r][0] = vec_fma(x, b0, acc[r][0]);
-            acc[r][1] = vec_fma(x, b1, acc[r][1]);
+    int blocks = (j->span + DEPTH - 1) / DEPTH;
+    return blocks * (j->g->b_col == 1 ? DEPTH / SLAB : j->panels_b);
+}
+
+/* sum[i] += sum_k x[i + k * col], k rising. */
+static void add_columns(float *sum, const float *x, size_t col, int count, int depth)
+{
+    for (int i = 0; i < count; i += LANES) {
+        int n = count - i;
+        vec total = n >= LANES ? vec_load(sum + i) : vec_load_part(sum + i, n, 0);
+        for (int k = 0; k < depth; k++) {
+            const float *from = x + (size_t)k * col + i;
+            total = total + (n >= LANES ? vec_load(from) : vec_load_part(from, n, 0));
         }
-        a += ROWS;
-        b += COLS;
+        if (n >= LANES)
+            vec_store(sum + i, total);
+        else
+            vec_store_part(sum + i, n, total);
     }
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; v++)
-            vec_store(out + r * out_row + v * LANES, acc[r][v]);
+}
+
+/* Whether a is read by rows that are contiguous in k. */
+static inline int by_rows(const gemm_arguments *g) { return g->a_row != 1; }
+
+/* Rows m0..m1 of a, `depth` of them from k on. What lies past the last row is
+ * left as it is: its products are never stored. */
+static void pack_rows(const gemm_arguments *g, packed *to, int m0, int m1, int k, int depth, int with_sum)
+{
+    if (by_rows(g)) {
+        for (int m = m0; m < m1; m++)
+            pack_row(to + (size_t)(m - m0) * A_STRIDE, g->a + (size_t)m * g->a_row + k, depth);
+        return;
+    }
+    for (int from = 0; from < depth; from += SLAB) {
+        int slab = least(SLAB, depth - from);
+        const float *a = g->a + (size_t)(k + from) * g->a_col;
+        for (int m = m0; m < m1; m += ROWS)
+            pack_straight(to + (size_t)((m - m0) / ROWS) * panel_size(ROWS, depth) + panel_size(ROWS, from), a + m,
+                          g->a_col, least(ROWS, m1 - m), ROWS, slab);
+        if (with_sum)
+            add_columns(g->sum + m0, a + m0, g->a_col, m1 - m0, slab);
+    }
 }
 
 /* What an element is before the first depth block. */
-static inline float start_of(const gemm_arguments *g, int first, float *element, int n)
+static inline float start_of(const gemm_arguments *g, int first, const float *element, int n)
 {
     if (!first || g->accumulate)
         return *element;
     return g->bias ? g->bias[n] : 0;
 }
 
-static void edge_tile(const job *j, int m, int n, int rows, int cols, const float *a, const float *b)
+/* A tile of at most ROWS x COLS through a buffer; the fewest rows that a tile
+ * comes in are computed. */
+static inline __attribute__((always_inline)) void edge_tile(const gemm_arguments *g, int first, int m, int n, int rows,
+                                                            int cols, const packed *a, const packed *b, int depth,
+                                                            const packed *ahead, const int whole_rows)
 {
-    const gemm_arguments *g = j->g;
     float buffer[ROWS * COLS] = {0};
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < cols; c++)
-            buffer[r * COLS + c] = start_of(g, j->first, g->out + (m + r) * g->out_row + n + c, n + c);
-    tile(buffer, COLS, a, b, j->depth);
+            buffer[r * COLS + c] = start_of(g, first, g->out + (m + r) * g->out_row + n + c, n + c);
+    if (rows <= 1)
+        tile(buffer, COLS, buffer, COLS, a, b, depth, 1, whole_rows, ahead);
+    else if (rows <= ROWS / 3)
+        tile(buffer, COLS, buffer, COLS, a, b, depth, ROWS / 3, whole_rows, ahead);
+    else if (rows <= 2 * ROWS / 3)
+        tile(buffer, COLS, buffer, COLS, a, b, depth, 2 * ROWS / 3, whole_rows, ahead);
+    else
+        tile(buffer, COLS, buffer, COLS, a, b, depth, ROWS, whole_rows, ahead);
     for (int r = 0; r < rows; r++)
         memcpy(g->out + (m + r) * g->out_row + n, buffer + r * COLS, (size_t)cols * sizeof(float));
 }
 
-static void multiply_task(void *argument, int task, int worker)
+/* Rows m0..m1 and columns n0..n1 of out, one depth block of packed factors. */
+static inline __attribute__((always_inline)) void multiply_block(const gemm_arguments *g, int first, int m0, int m1,
+                                                                 int n0, int n1, const packed *block_a,
+                                                                 const packed *block_b, int depth, const int whole_rows)
 {
-    (void)worker;
-    const job *j = argument;
-    const gemm_arguments *g = j->g;
-    int m0 = task / j->blocks_n * BLOCK_ROWS, n0 = task % j->blocks_n * BLOCK_COLS;
-    int m1 = m0 + BLOCK_ROWS < g->M ? m0 + BLOCK_ROWS : g->M, n1 = n0 + BLOCK_COLS < g->N ? n0 + BLOCK_COLS : g->N;
+    static const float zeros[COLS];
+    size_t panel_b = panel_size(COLS, depth);
+    size_t panel_a = whole_rows ? (size_t)ROWS * A_STRIDE : panel_size(ROWS, depth);
     for (int n = n0; n < n1; n += COLS) {
-        const float *b = j->packed_b + (size_t)(n / COLS) * COLS * j->depth;
-        for (int m = m0; m < m1; m += ROWS) {
-            const float *a = j->packed_a + (size_t)(m / ROWS) * ROWS * j->depth;
-            int rows = m1 - m < ROWS ? m1 - m : ROWS, cols = n1 - n < COLS ? n1 - n : COLS;
-            if (rows < ROWS || cols < COLS) {
-                edge_tile(j, m, n, rows, cols, a, b);
-                continue;
-            }
-            float *out = g->out + m * g->out_row + n;
-            if (j->first && !g->accumulate)
-                for (int r = 0; r < ROWS; r++)
-                    for (int c = 0; c < COLS; c++)
-                        out[r * g->out_row + c] = g->bias ? g->bias[n + c] : 0;
-            tile(out, g->out_row, a, b, j->depth);
+        const packed *b = block_b + (size_t)(n / COLS) * panel_size(COLS, depth), *a = block_a;
+        for (int m = m0; m < m1; m += ROWS, a += panel_a) {
+            int rows = least(ROWS, m1 - m), cols = least(COLS, n1 - n);
+            float *out = g->out + (size_t)m * g->out_row + n;
+            /* The first two tiles fetch the halves of the next panel, so that
+             * few rows (decoding) do not wait for memory and then multiply. */
+            const packed *ahead = m < m0 + 2 * ROWS ? b + panel_b + (m > m0 ? panel_b / 2 : 0) : a;
+            if (rows < ROWS || cols < COLS)
+                edge_tile(g, first, m, n, rows, cols, a, b, depth, ahead, whole_rows);
+            else if (first && !g->accumulate)
+                tile(out, g->out_row, g->bias ? g->bias + n : zeros, 0, a, b, depth, ROWS, whole_rows, ahead);
+            else
+                tile(out, g->out_row, out, g->out_row, a, b, depth, ROWS, whole_rows, ahead);
         }
     }
 }
 
+/* The share `i` of `parts` of `panels` panels `width` wide, of count in all. */
+static void share(int i, int parts, int panels, int width, int count, int *begin, int *end)
+{
+    *begin = (int)((int64_t)panels * i / parts) * width;
+    *end = least((int)((int64_t)panels * (i + 1) / parts) * width, count);
+}
+
+static void multiply_task(void *argument, int task, int worker)
+{
+    const job *j = argument;
+    const gemm_arguments *g = j->g;
+    packed *a = j->packed_a + (size_t)worker * j->a_room;
+    int m0, m1, n0, n1;
+    share(task / j->col_blocks, j->row_blocks, j->panels_a, ROWS, g->M, &m0, &m1);
+    share(task % j->col_blocks, j->col_blocks, j->panels_b, COLS, g->N, &n0, &n1);
+    for (int block = 0; block < j->span; block += DEPTH) {
+        int depth = least(DEPTH, j->span - block), first = j->k0 + block == 0;
+        const packed *b = j->packed_b + packed_before(j->panels_b, block);
+        pack_rows(g, a, m0, m1, j->k0 + block, depth, g->sum && n0 == 0);
+        if (by_rows(g))
+            multiply_block(g, first, m0, m1, n0, n1, a, b, depth, 1);
+        else
+            multiply_block(g, first, m0, m1, n0, n1, a, b, depth, 0);
+    }
+}
+
+static void start_job(job *j, backend *b, const gemm_arguments *g)
+{
+    /* The workspace holds fp32 or pairs of bf16, both four bytes. */
+    *j = (job){.g = g,
+               .packed_a = (packed *)cpu(b)->packed_a,
+               .packed_b = (packed *)cpu(b)->packed_b,
+               .a_room = cpu_packed_rows(),
+               .span = g->K};
+    j->panels_a = (g->M + ROWS - 1) / ROWS;
+    j->panels_b = (g->N + COLS - 1) / COLS;
+}
+
+/* Blocks as high as the worker's memory allows, narrow enough to stay in the
+ * cache between two depth blocks, and so many that all threads end together. */
+static void share_out(job *j, int threads)
+{
+    int enough = 3 * threads;
+    j->row_blocks = (j->panels_a + BLOCK_PANELS - 1) / BLOCK_PANELS;
+    j->col_blocks = j->g->K > DEPTH ? (j->g->N + BLOCK_COLS - 1) / BLOCK_COLS : 1;
+    if (j->row_blocks >= enough)
+        j->row_blocks = (j->row_blocks + threads - 1) / threads * threads;
+    else if (j->row_blocks * j->col_blocks < enough)
+        j->col_blocks = (enough + j->row_blocks - 1) / j->row_blocks;
+    j->col_blocks = least(j->col_blocks, j->panels_b);
+}
+
 void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g)
 {
-    job j = {.g = g, .packed_a = cpu(b)->packed_a, .packed_b = cpu(b)->packed_b, .first = 1};
-    int blocks_m = (g->M + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    j.blocks_n = (g->N + BLOCK_COLS - 1) / BLOCK_COLS;
-    j.panels_a = (g->M + ROWS - 1) / ROWS;
-    j.panels_b = (g->N + COLS - 1) / COLS;
-    for (j.k0 = 0; j.k0 < g->K; j.k0 += DEPTH, j.first = 0) {
-        j.depth = g->K - j.k0 < DEPTH ? g->K - j.k0 : DEPTH;
-        thread_pool_run(cpu(b)->pool, j.panels_a + j.panels_b, pack_task, &j);
-        thread_pool_run(cpu(b)->pool, blocks_m * j.blocks_n, multiply_task, &j);
+    job j;
+    start_job(&j, b, g);
+    share_out(&j, thread_pool_size(cpu(b)->pool));
+    if (g->packed_b) {
+        j.packed_b = (packed *)g->packed_b;
+        thread_pool_run(cpu(b)->pool, j.row_blocks * j.col_blocks, multiply_task, &j);
+        return;
     }
+    /* Spans of about the same length: each goes once more over out. */
+    int room = (int)(cpu(b)->packed_b_size / ((size_t)j.panels_b * panel_size(COLS, DEPTH)));
+    int blocks = (g->K + DEPTH - 1) / DEPTH, spans = (blocks + room - 1) / room;
+    int whole = (blocks + spans - 1) / spans * DEPTH;
+    for (j.k0 = 0; j.k0 < g->K; j.k0 += j.span) {
+        j.span = least(whole, g->K - j.k0);
+        thread_pool_run(cpu(b)->pool, pack_tasks(&j), pack_task, &j);
+        thread_pool_run(cpu(b)->pool, j.row_blocks * j.col_blocks, multiply_task, &j);
+    }
+}
+
+void CPU_NAME(cpu_gemm_pack)(backend *b, float *to, const gemm_arguments *g)
+{
+    job j;
+    start_job(&j, b, g);
+    j.packed_b = (packed *)to;
+    thread_pool_run(cpu(b)->pool, pack_tasks(&j), pack_task, &j);
 }

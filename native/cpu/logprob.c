@@ -6,7 +6,7 @@
 
 void CPU_NAME(cpu_logprob_forward)(backend *b, float *logprob, float *entropy, float *lse, tensor logits,
                                    const int32_t *targets);
-void CPU_NAME(cpu_logprob_backward)(backend *b, tensor logits, const float *lse, const int32_t *targets,
+void CPU_NAME(cpu_logprob_backward)(backend *b, tensor dlogits, tensor logits, const float *lse, const int32_t *targets,
                                     const float *dlogprob);
 void CPU_NAME(cpu_sample)(backend *b, int32_t *tokens, tensor logits, const uint64_t *stories, const int32_t *positions,
                           sample_options options);
@@ -14,7 +14,7 @@ void CPU_NAME(cpu_sample)(backend *b, int32_t *tokens, tensor logits, const uint
 typedef struct job {
     backend *b;
     float *logprob, *entropy, *lse;
-    tensor logits;
+    tensor dlogits, logits;
     const int32_t *targets, *positions;
     const float *dlogprob;
     int32_t *tokens;
@@ -72,48 +72,57 @@ static void backward_task(void *argument, int n, int worker)
     (void)worker;
     const job *j = argument;
     int V = j->logits.cols, i = 0;
-    float *z = j->logits.data + (size_t)n * V;
+    const float *z = j->logits.data + (size_t)n * V;
+    float *dz = j->dlogits.data + (size_t)n * V;
     if (j->targets[n] < 0) {
-        memset(z, 0, (size_t)V * sizeof(float));
+        memset(dz, 0, (size_t)V * sizeof(float));
         return;
     }
     vec shift = vec_set(j->lse[n]), factor = vec_set(-j->dlogprob[n]);
     for (; i + LANES <= V; i += LANES)
-        vec_store(z + i, factor * vec_exp(vec_load(z + i) - shift));
+        vec_store(dz + i, factor * vec_exp(vec_load(z + i) - shift));
     if (i < V)
-        vec_store_part(z + i, V - i, factor * vec_exp(vec_load_part(z + i, V - i, 0) - shift));
-    z[j->targets[n]] += j->dlogprob[n];
+        vec_store_part(dz + i, V - i, factor * vec_exp(vec_load_part(z + i, V - i, 0) - shift));
+    dz[j->targets[n]] += j->dlogprob[n];
 }
 
-void CPU_NAME(cpu_logprob_backward)(backend *b, tensor logits, const float *lse, const int32_t *targets,
+void CPU_NAME(cpu_logprob_backward)(backend *b, tensor dlogits, tensor logits, const float *lse, const int32_t *targets,
                                     const float *dlogprob)
 {
-    job j = {.logits = logits, .lse = (float *)lse, .targets = targets, .dlogprob = dlogprob};
+    job j = {.dlogits = dlogits, .logits = logits, .lse = (float *)lse, .targets = targets, .dlogprob = dlogprob};
     thread_pool_run(cpu(b)->pool, logits.rows, backward_task, &j);
 }
 
-/* The whole distribution: exponentials by vectors, then the inverse of the
- * distribution function by a sum in double in the order of the tokens. */
+/* The whole distribution: the inverse of the distribution function by sums of
+ * whole vectors, in double in the order of the tokens, and inside the vector
+ * that holds the draw token by token. */
 static int draw(const float *z, int V, float temperature, double uniform)
 {
     float max = highest(z, V), e[LANES];
     vec shift = vec_set(max), scale = vec_set(1 / temperature);
     double total = 0, sum = 0;
-    for (int i = 0; i < V; i += LANES) {
-        int n = V - i < LANES ? V - i : LANES;
-        vec_store(e, vec_exp((vec_load_part(z + i, n, max) - shift) * scale));
-        for (int lane = 0; lane < n; lane++)
-            total += e[lane];
-    }
-    for (int i = 0; i < V; i += LANES) {
-        int n = V - i < LANES ? V - i : LANES;
-        vec_store(e, vec_exp((vec_load_part(z + i, n, max) - shift) * scale));
-        for (int lane = 0; lane < n; lane++) {
-            sum += e[lane];
-            if (sum > uniform * total)
-                return i + lane;
+    int i = 0;
+    for (; i + LANES <= V; i += LANES)
+        total += vec_sum(vec_exp((vec_load(z + i) - shift) * scale));
+    for (; i < V; i++)
+        total += expf((z[i] - max) / temperature);
+    double target = uniform * total;
+    for (i = 0; i + LANES <= V; i += LANES) {
+        vec x = vec_exp((vec_load(z + i) - shift) * scale);
+        double part = vec_sum(x);
+        if (sum + part <= target) {
+            sum += part;
+            continue;
         }
+        vec_store(e, x);
+        for (int lane = 0; lane < LANES; lane++)
+            if ((sum += e[lane]) > target)
+                return i + lane;
+        return i + LANES - 1; /* the parts' sum rounded otherwise than the vector's */
     }
+    for (; i < V; i++)
+        if ((sum += expf((z[i] - max) / temperature)) > target)
+            return i;
     return V - 1;
 }
 
@@ -121,7 +130,7 @@ static void sample_task(void *argument, int n, int worker)
 {
     (void)worker;
     const job *j = argument;
-    tensor row = {j->logits.data + (size_t)n * j->logits.cols, 1, j->logits.cols};
+    tensor row = tensor_rows(j->logits, (size_t)n, 1);
     sample_options o = j->options;
     if (o.temperature == 0 || o.top_k > 0 || o.top_p < 1)
         ref_sample(j->b, j->tokens + n, row, j->stories + n, j->positions + n, o);

@@ -4,7 +4,10 @@
 #include "simd.h"
 
 void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g);
+void CPU_NAME(cpu_gemm_pack)(backend *b, float *to, const gemm_arguments *g);
 void CPU_NAME(cpu_matmul_forward)(backend *b, tensor out, tensor x, tensor w, const float *bias);
+void CPU_NAME(cpu_matmul_pack)(backend *b, float *packed, tensor w);
+void CPU_NAME(cpu_matmul_forward_packed)(backend *b, tensor out, tensor x, const float *packed, const float *bias);
 void CPU_NAME(cpu_matmul_backward_input)(backend *b, tensor dx, tensor dout, tensor w, int accumulate);
 void CPU_NAME(cpu_matmul_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x);
 
@@ -24,6 +27,26 @@ void CPU_NAME(cpu_matmul_forward)(backend *b, tensor out, tensor x, tensor w, co
                                             .bias = bias});
 }
 
+void CPU_NAME(cpu_matmul_pack)(backend *b, float *packed, tensor w)
+{
+    CPU_NAME(cpu_gemm_pack)(
+        b, packed, &(gemm_arguments){.N = w.rows, .K = w.cols, .b = w.data, .b_row = 1, .b_col = (size_t)w.cols});
+}
+
+void CPU_NAME(cpu_matmul_forward_packed)(backend *b, tensor out, tensor x, const float *packed, const float *bias)
+{
+    CPU_NAME(cpu_gemm)(b, &(gemm_arguments){.out = out.data,
+                                            .out_row = (size_t)out.cols,
+                                            .M = out.rows,
+                                            .N = out.cols,
+                                            .K = x.cols,
+                                            .a = x.data,
+                                            .a_row = (size_t)x.cols,
+                                            .a_col = 1,
+                                            .packed_b = packed,
+                                            .bias = bias});
+}
+
 void CPU_NAME(cpu_matmul_backward_input)(backend *b, tensor dx, tensor dout, tensor w, int accumulate)
 {
     CPU_NAME(cpu_gemm)(b, &(gemm_arguments){.out = dx.data,
@@ -40,22 +63,6 @@ void CPU_NAME(cpu_matmul_backward_input)(backend *b, tensor dx, tensor dout, ten
                                             .accumulate = accumulate});
 }
 
-typedef struct columns {
-    float *sum;
-    tensor x;
-    int tasks;
-} columns;
-
-static void sum_columns(void *argument, int task, int worker)
-{
-    (void)worker;
-    const columns *c = argument;
-    size_t begin, end;
-    cpu_share((size_t)c->x.cols, LANES, task, c->tasks, &begin, &end);
-    for (int n = 0; n < c->x.rows; n++)
-        add_scaled(c->sum + begin, 1, c->x.data + (size_t)n * c->x.cols + begin, (int)(end - begin));
-}
-
 void CPU_NAME(cpu_matmul_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x)
 {
     CPU_NAME(cpu_gemm)(b, &(gemm_arguments){.out = dw.data,
@@ -69,9 +76,6 @@ void CPU_NAME(cpu_matmul_backward_weight)(backend *b, tensor dw, float *dbias, t
                                             .b = x.data,
                                             .b_row = (size_t)x.cols,
                                             .b_col = 1,
+                                            .sum = dbias,
                                             .accumulate = 1});
-    if (dbias) {
-        columns c = {dbias, dout, thread_pool_size(cpu(b)->pool)};
-        thread_pool_run(cpu(b)->pool, c.tasks, sum_columns, &c);
-    }
 }

@@ -78,20 +78,65 @@ static inline vec vec_exp2i(vec n) { return (vec)((__builtin_convertvector(n, ve
 static inline vec vec_round(vec a) { return (a + 12582912.0f) - 12582912.0f; }
 #endif
 
+/* Rows and columns of a LANES x LANES block change places: for every bit of
+ * an index, the elements that have it in one index only are exchanged. */
+typedef int32_t vec_index __attribute__((vector_size(4 * LANES)));
+#define TRANSPOSE_LOW(i, s) ((i) & (s) ? LANES + (i) - (s) : (i))
+#define TRANSPOSE_HIGH(i, s) ((i) & (s) ? LANES + (i) : (i) + (s))
+#if LANES == 16
+#define TRANSPOSE_INDEX(F, s)                                                                                          \
+    {F(0, s), F(1, s), F(2, s),  F(3, s),  F(4, s),  F(5, s),  F(6, s),  F(7, s),                                      \
+     F(8, s), F(9, s), F(10, s), F(11, s), F(12, s), F(13, s), F(14, s), F(15, s)}
+#elif LANES == 8
+#define TRANSPOSE_INDEX(F, s) {F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s)}
+#else
+#define TRANSPOSE_INDEX(F, s) {F(0, s), F(1, s), F(2, s), F(3, s)}
+#endif
+#define TRANSPOSE_STEP(s)                                                                                              \
+    do {                                                                                                               \
+        const vec_index low = TRANSPOSE_INDEX(TRANSPOSE_LOW, s), high = TRANSPOSE_INDEX(TRANSPOSE_HIGH, s);            \
+        _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++) if (!(i & (s)))                                       \
+        {                                                                                                              \
+            vec a = r[i], b = r[i + (s)];                                                                              \
+            r[i] = __builtin_shuffle(a, b, low);                                                                       \
+            r[i + (s)] = __builtin_shuffle(a, b, high);                                                                \
+        }                                                                                                              \
+    } while (0)
+
+static inline __attribute__((always_inline)) void vec_transpose(vec r[LANES])
+{
+    TRANSPOSE_STEP(1);
+    TRANSPOSE_STEP(2);
+#if LANES >= 8
+    TRANSPOSE_STEP(4);
+#endif
+#if LANES >= 16
+    TRANSPOSE_STEP(8);
+#endif
+}
+
 /* The first n < LANES floats of p, then `fill`. */
 static inline vec vec_load_part(const float *p, int n, float fill)
 {
+#if LANES == 16
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), (__mmask16)((1u << n) - 1), p);
+#else
     float buffer[LANES];
     for (int i = 0; i < LANES; i++)
         buffer[i] = i < n ? p[i] : fill;
     return vec_load(buffer);
+#endif
 }
 
 static inline void vec_store_part(float *p, int n, vec v)
 {
+#if LANES == 16
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v);
+#else
     float buffer[LANES];
     vec_store(buffer, v);
     memcpy(p, buffer, (size_t)n * sizeof(float));
+#endif
 }
 
 /* Horizontal sum in a fixed order: halves are folded onto each other. */

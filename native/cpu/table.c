@@ -10,11 +10,15 @@ DECLARE(embedding_backward)
 DECLARE(layernorm_forward)
 DECLARE(layernorm_backward)
 DECLARE(matmul_forward)
+extern void CPU_NAME(cpu_matmul_pack)(backend *b, float *packed, tensor w);
+extern void CPU_NAME(cpu_matmul_forward_packed)(backend *b, tensor out, tensor x, const float *packed,
+                                                const float *bias);
 DECLARE(matmul_backward_input)
 DECLARE(matmul_backward_weight)
 DECLARE(attention_forward)
 DECLARE(attention_backward)
 DECLARE(attention_decode)
+extern void CPU_NAME(cpu_cache_copy)(backend *b, tensor cache, int context, int heads, int to, int from, int tokens);
 DECLARE(gelu_forward)
 DECLARE(gelu_backward)
 DECLARE(residual_forward)
@@ -22,12 +26,14 @@ DECLARE(residual_backward)
 DECLARE(logprob_forward)
 DECLARE(logprob_backward)
 DECLARE(sample)
+DECLARE(gradient_norm)
 DECLARE(adamw)
-DECLARE(sum_squares)
 
 /* The ppo ops touch a few thousand numbers a batch: plain loops serve. */
 const op_table CPU_NAME(cpu_ops) = {
     .name = "cpu",
+    .head_rows = 256,
+    .row_multiple = 1,
     .allocate = host_allocate,
     .release = host_release,
     .upload = host_copy,
@@ -41,11 +47,14 @@ const op_table CPU_NAME(cpu_ops) = {
     .layernorm_forward = CPU_NAME(cpu_layernorm_forward),
     .layernorm_backward = CPU_NAME(cpu_layernorm_backward),
     .matmul_forward = CPU_NAME(cpu_matmul_forward),
+    .matmul_pack = CPU_NAME(cpu_matmul_pack),
+    .matmul_forward_packed = CPU_NAME(cpu_matmul_forward_packed),
     .matmul_backward_input = CPU_NAME(cpu_matmul_backward_input),
     .matmul_backward_weight = CPU_NAME(cpu_matmul_backward_weight),
     .attention_forward = CPU_NAME(cpu_attention_forward),
     .attention_backward = CPU_NAME(cpu_attention_backward),
     .attention_decode = CPU_NAME(cpu_attention_decode),
+    .cache_copy = CPU_NAME(cpu_cache_copy),
     .gelu_forward = CPU_NAME(cpu_gelu_forward),
     .gelu_backward = CPU_NAME(cpu_gelu_backward),
     .residual_forward = CPU_NAME(cpu_residual_forward),
@@ -53,8 +62,8 @@ const op_table CPU_NAME(cpu_ops) = {
     .logprob_forward = CPU_NAME(cpu_logprob_forward),
     .logprob_backward = CPU_NAME(cpu_logprob_backward),
     .sample = CPU_NAME(cpu_sample),
+    .gradient_norm = CPU_NAME(cpu_gradient_norm),
     .adamw = CPU_NAME(cpu_adamw),
-    .sum_squares = CPU_NAME(cpu_sum_squares),
     .ppo_rewards = ref_ppo_rewards,
     .whiten = ref_whiten,
     .gae = ref_gae,

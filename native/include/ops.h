@@ -6,6 +6,11 @@
  * row-major. N = packed tokens, C = width, V = vocabulary, H = heads,
  * D = C / H. Ops trust their arguments, allocate nothing and cannot fail; a
  * backend that can (a card) keeps its first error for `error`.
+ *
+ * Numbers are fp32, but for activations, which have the type that the table
+ * names: the rows that go into and come out of multiplications, their
+ * gradients, and the cache of decoding. They are marked (A). The residual
+ * stream, statistics, weights and weight gradients are always fp32.
  */
 #ifndef ONCEUPON_OPS_H
 #define ONCEUPON_OPS_H
@@ -17,11 +22,24 @@
 
 typedef struct backend backend;
 
-/* A row-major float matrix in backend memory. */
+enum tensor_type { TENSOR_F32 = 0, TENSOR_BF16 = 1 };
+
+/* A row-major matrix in backend memory; data points to elements of `type`. */
 typedef struct tensor {
     float *data;
     int rows, cols;
+    int type;
 } tensor;
+
+static inline size_t tensor_count(tensor t) { return (size_t)t.rows * (size_t)t.cols; }
+static inline size_t tensor_element(int type) { return type == TENSOR_BF16 ? 2 : 4; }
+
+/* `rows` rows from row `first` on. */
+static inline tensor tensor_rows(tensor t, size_t first, int rows)
+{
+    size_t bytes = first * (size_t)t.cols * tensor_element(t.type);
+    return (tensor){(float *)((char *)t.data + bytes), rows, t.cols, t.type};
+}
 
 /* Counter-based dropout: the mask of element i at `site` depends only on
  * (seed, step, site, i), so the backward pass computes it again. */
@@ -45,12 +63,28 @@ typedef struct sample_options {
 
 typedef struct adamw_options {
     double lr, beta1, beta2, epsilon, weight_decay;
-    double gradient_scale; /* clipping factor */
+    float max_grad_norm; /* 0 = no clipping */
     int64_t step;
 } adamw_options;
 
+#ifdef __CUDACC__
+#define HOST_AND_CARD __host__ __device__
+#else
+#define HOST_AND_CARD
+#endif
+
+/* torch.nn.utils.clip_grad_norm_: max / (norm + 1e-6), at most 1. */
+HOST_AND_CARD static inline double adamw_gradient_scale(double norm, float max_grad_norm)
+{
+    double scale = max_grad_norm > 0 ? (double)max_grad_norm / (norm + 1e-6) : 1;
+    return scale < 1 ? scale : 1;
+}
+
 typedef struct op_table {
     const char *name;
+    int activations;  /* type of the tensors marked (A) */
+    int head_rows;    /* tokens whose logits exist at a time; fixed, so that sums over tokens have one order */
+    int row_multiple; /* decode steps come in multiples of so many rows */
 
     /* Memory. `allocate` returns zeroed memory or NULL. */
     void *(*allocate)(backend *b, size_t bytes);
@@ -69,63 +103,80 @@ typedef struct op_table {
     void (*embedding_backward)(backend *b, tensor dwte, tensor dwpe, tensor dout, const int32_t *tokens,
                                const int32_t *positions, dropout drop);
 
-    /* out = (x - mean) * rstd * gain + bias, rstd = 1 / sqrt(var + epsilon),
+    /* (A) out = (x - mean) * rstd * gain + bias, rstd = 1 / sqrt(var + epsilon),
      * biased variance over the row. mean, rstd [N]. */
     void (*layernorm_forward)(backend *b, tensor out, float *mean, float *rstd, tensor x, const float *gain,
                               const float *bias, float epsilon);
-    /* dx += ..., dgain += ..., dbias += ... */
+    /* dx += ..., dgain += ..., dbias += ...; dout (A). */
     void (*layernorm_backward)(backend *b, tensor dx, float *dgain, float *dbias, tensor dout, tensor x,
                                const float *gain, const float *mean, const float *rstd);
 
-    /* out[N][O] = x[N][I] w[O][I]^T + bias[O] (bias may be NULL). Every
+    /* out[N][O] = x[N][I] w[O][I]^T + bias[O] (bias may be NULL); x (A), out (A)
+     * or fp32. Every
      * element is summed over I in rising order from the bias, so a row's bits
      * do not depend on the other rows. */
     void (*matmul_forward)(backend *b, tensor out, tensor x, tensor w, const float *bias);
-    /* dx[N][I] = dout[N][O] w[O][I]; added to dx when accumulate. */
+    /* A weight that many calls share, laid out once as multiplications read it:
+     * packed holds matmul_packed_floats(O, I). The same bits as
+     * matmul_forward; O = out.cols, I = x.cols. Both NULL when a backend has
+     * no use for it. */
+    void (*matmul_pack)(backend *b, float *packed, tensor w);
+    void (*matmul_forward_packed)(backend *b, tensor out, tensor x, const float *packed, const float *bias);
+    /* dx[N][I] = dout[N][O] w[O][I]; added to dx when accumulate. dx (A), dout
+     * (A) or, with O = 1, fp32. */
     void (*matmul_backward_input)(backend *b, tensor dx, tensor dout, tensor w, int accumulate);
-    /* dw[O][I] += dout[N][O]^T x[N][I]; dbias[O] += sum over N (may be NULL). */
+    /* dw[O][I] += dout[N][O]^T x[N][I]; dbias[O] += sum over N (may be NULL).
+     * x (A), dout (A) or, with O = 1, fp32. */
     void (*matmul_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x);
 
-    /* Causal attention of every story by itself. qkv [N][3C] holds query, key,
-     * value, heads side by side; out [N][C]; lse [H][N] = log sum exp of the
+    /* Causal attention of every story by itself. (A) qkv [N][3C] holds query, key,
+     * value, heads side by side; (A) out [N][C]; lse [H][N] = log sum exp of the
      * scaled scores (scale 1 / sqrt(D)). */
     void (*attention_forward)(backend *b, tensor out, float *lse, tensor qkv, ragged rows, int heads, dropout drop);
-    /* dqkv = gradient (overwritten). */
+    /* (A) dqkv = gradient (overwritten); dout (A). */
     void (*attention_backward)(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out, const float *lse,
                                ragged rows, int heads, dropout drop);
-    /* One token of each of n stories: stores its key and value at
-     * (slot, position) of the cache [slots][context][2C] and attends to
-     * positions 0..position of the slot. Same bits as attention_forward. */
-    void (*attention_decode)(backend *b, tensor out, tensor qkv, float *cache, int context, const int32_t *slots,
-                             const int32_t *positions, int heads);
+    /* n tokens of stories: stores its key and value at
+     * (slot, position) of the (A) cache [slots * context][2C] and attends to
+     * positions 0..position of the slot. Inside a slot a backend that has
+     * cache_copy may order the cache as it likes. Same bits as attention_forward. All
+     * rows are stored before any attends, so rows may be tokens of one story
+     * that follow one another.
+     * Dropout element of (row, head, key): (row * H + head) * 65536 + key. */
+    void (*attention_decode)(backend *b, tensor out, tensor qkv, tensor cache, int context, const int32_t *slots,
+                             const int32_t *positions, int heads, dropout drop);
 
-    /* GPT-2's tanh form of GELU. */
-    void (*gelu_forward)(backend *b, float *out, const float *x, size_t count);
-    void (*gelu_backward)(backend *b, float *dx, const float *dout, const float *x, size_t count);
+    /* GPT-2's tanh form of GELU; all (A); dx may be dout. */
+    void (*gelu_forward)(backend *b, tensor out, tensor x);
+    void (*gelu_backward)(backend *b, tensor dx, tensor dout, tensor x);
 
-    /* out = a + dropout(x); out may be a. */
-    void (*residual_forward)(backend *b, float *out, const float *a, const float *x, size_t count, dropout drop);
-    /* dx = dropout mask of the same site applied to dout (dx may be dout). */
-    void (*residual_backward)(backend *b, float *dx, const float *dout, size_t count, dropout drop);
+    /* out = a + dropout(x); out may be a; x (A). */
+    void (*residual_forward)(backend *b, tensor out, tensor a, tensor x, dropout drop);
+    /* (A) dx = dropout mask of the same site applied to dout. */
+    void (*residual_backward)(backend *b, tensor dx, tensor dout, dropout drop);
 
     /* Per row of logits [n][V]: lse, logprob of the target and entropy
      * lse - sum p z; 0 where target < 0 (lse is always set). */
     void (*logprob_forward)(backend *b, float *logprob, float *entropy, float *lse, tensor logits,
                             const int32_t *targets);
-    /* logits become dlogits: dlogprob[n] * ((j == target) - p_j); 0 where
-     * target < 0. */
-    void (*logprob_backward)(backend *b, tensor logits, const float *lse, const int32_t *targets,
+    /* (A) dlogits[n][j] = dlogprob[n] * ((j == target) - p_j); 0 where
+     * target < 0. dlogits may be logits where both are fp32. */
+    void (*logprob_backward)(backend *b, tensor dlogits, tensor logits, const float *lse, const int32_t *targets,
                              const float *dlogprob);
     /* Draw a token per row by inverse distribution function with the uniform
      * number of (seed, story, position); greedy when temperature = 0. */
     void (*sample)(backend *b, int32_t *tokens, tensor logits, const uint64_t *stories, const int32_t *positions,
                    sample_options options);
 
+    /* *norm = root of the sum of squares, in double, in a fixed order; norm in
+     * backend memory, so that nobody waits for it. */
+    void (*gradient_norm)(backend *b, double *norm, const float *g, size_t count);
     /* Decoupled AdamW (Loshchilov & Hutter 2019) in PyTorch's order:
-     * w -= lr * decay * w; m, v; w -= lr * m^ / (sqrt(v^) + epsilon). */
-    void (*adamw)(backend *b, float *w, const float *g, float *m, float *v, size_t count, adamw_options options);
-    /* Sum of squares in a fixed order, in double; result on the host. */
-    double (*sum_squares)(backend *b, const float *x, size_t count);
+     * w -= lr * decay * w; m, v; w -= lr * m^ / (sqrt(v^) + epsilon), with g
+     * times adamw_gradient_scale(*norm). Changes nothing when *norm is not
+     * finite. */
+    void (*adamw)(backend *b, float *w, const float *g, float *m, float *v, size_t count, const double *norm,
+                  adamw_options options);
 
     /* TRL compute_rewards: rewards[t] = -coefficient * kl[t] at masked columns,
      * the story's score added at its last one, 0 elsewhere. penalty 0 kl,
@@ -148,6 +199,27 @@ typedef struct op_table {
                      const float *value, const float *mask, const float *old_logprob, const float *old_value,
                      const float *advantages, const float *returns, size_t count, const student_ppo_options *options,
                      student_ppo_sums *sums);
+
+    /* What follows may be NULL: a backend without it is driven by the ops above. */
+
+    /* The flat weights w[count] have changed: a backend that multiplies with
+     * another form of them makes it now. */
+    void (*weights_changed)(backend *b, const float *w, size_t count);
+    /* residual_forward of (out, a, x), then layernorm_forward of out. */
+    void (*residual_layernorm_forward)(backend *b, tensor out, tensor norm, float *mean, float *rstd, tensor a,
+                                       tensor x, const float *gain, const float *bias, float epsilon, dropout drop);
+    /* up = matmul_forward of x, gelu = gelu_forward of up. */
+    void (*matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w, const float *bias);
+    /* matmul_backward_input of dout into dup, then gelu_backward with up. */
+    void (*matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
+    /* Keys and values of positions 0..tokens-1 of slot `from` go to slot `to`.
+     * NULL: a slot's rows are its positions. */
+    void (*cache_copy)(backend *b, tensor cache, int context, int heads, int to, int from, int tokens);
+    /* A sequence of ops that comes again with the same arguments. replay runs
+     * what was recorded under key and returns 1; or it returns 0 and records
+     * the ops that follow until `recorded`, which also runs them. */
+    int (*replay)(backend *b, uint64_t key);
+    void (*recorded)(backend *b);
 } op_table;
 
 struct backend {
@@ -163,13 +235,39 @@ typedef struct backend_limits {
     int width; /* largest of vocabulary, 4C, rows */
     int threads;
     const char *isa;
+    const char *kernels; /* variants by name, "op=name,..."; NULL or "": each op's default */
+    int context;         /* tokens of the longest story */
+    int head_width;      /* D */
+    size_t parameters;   /* floats of the flat weight array */
+    int stream;          /* C, width of the residual stream */
+    int heads, vocabulary, stories;
+    size_t bytes; /* of all that will be allocated, 0 when nobody knows */
 } backend_limits;
+
+/* Room for a packed weight, enough for every variant: rows padded to a panel
+ * of at most 32, the depth to a pair. */
+static inline size_t matmul_packed_floats(int O, int I) { return ((size_t)O + 31) / 32 * 32 * ((size_t)I + 1); }
 
 /* Fill b; return 0 or a STUDENT_E code with message set. */
 int backend_ref_create(backend *b, const backend_limits *limits, char *message, size_t capacity);
 int backend_cpu_create(backend *b, const backend_limits *limits, char *message, size_t capacity);
 
+int backend_cuda_create(backend *b, const backend_limits *limits, char *message, size_t capacity);
+
 /* Bytes of workspace that the backend takes for the limits. */
 size_t backend_cpu_workspace(const backend_limits *limits);
+size_t backend_cuda_workspace(const backend_limits *limits);
+
+/* A backend before it is created: what its op table will say, and the memory
+ * it will take for itself. */
+typedef struct backend_description {
+    const char *name;
+    const char *isa; /* NULL: any that no entry before this one names */
+    int (*create)(backend *b, const backend_limits *limits, char *message, size_t capacity);
+    size_t (*workspace)(const backend_limits *limits); /* may be NULL */
+    int activations, head_rows, row_multiple;          /* as in op_table */
+    int packs_weights;                                 /* has matmul_pack */
+    int recomputes; /* normalised rows and GELU are computed again in the backward, by the ops of the forward */
+} backend_description;
 
 #endif

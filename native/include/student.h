@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define STUDENT_ABI_VERSION 1
+#define STUDENT_ABI_VERSION 3
 
 enum student_status {
     STUDENT_OK = 0,
@@ -48,8 +48,9 @@ typedef struct student_options {
     int32_t train;           /* 1: gradients, Adam moments, activations kept */
     int32_t value_head;      /* 1: a linear value head on the final hidden state */
     int32_t threads;         /* cpu backend: workers, at least 1 */
-    const char *backend;     /* "ref" or "cpu" */
-    const char *isa;         /* cpu backend: "auto", "avx512", "avx2", "portable" */
+    const char *backend;     /* "ref", "cpu" or "cuda" */
+    const char *isa;         /* cpu backend: "auto", "avx512", "avx2", "portable"; cuda: "auto", "bf16", "fp32" */
+    const char *kernels;     /* variants of ops by name, "op=name,..."; NULL or "": each op's default */
 } student_options;
 
 typedef struct student_memory {
@@ -104,6 +105,9 @@ typedef struct student_generate_options {
     float top_p;       /* 1 = off */
     int32_t end_token; /* a story ends after it; -1 = none */
     uint64_t seed;     /* sampling is keyed by (seed, story id, position) */
+    float dropout;     /* 0 = off. Above 0 the masks are keyed by (seed, first story id, position, row of the
+                        * step): the same call repeats, but a story then depends on its company, and logprob is
+                        * that of the thinned network (TRL's train mode). */
 } student_generate_options;
 
 typedef struct student_reward_options {
@@ -138,12 +142,32 @@ int32_t student_abi_version(void);
 
 /* Fills sizes[] with sizeof of every struct above, in the order of their
  * declaration (options, memory, parameter, batch, dropout, adamw_options,
- * generate_options, reward_options, ppo_options, ppo_sums); returns their
- * number. A binding compares them with its own at load. */
+ * generate_options, reward_options, ppo_options, ppo_sums, device); returns
+ * their number. A binding compares them with its own at load. */
 int32_t student_struct_sizes(size_t *sizes, int32_t capacity);
 
 /* The best ISA this machine has: "avx512", "avx2" or "portable". */
 const char *student_best_isa(void);
+
+/* The variants that options.kernels may name: part 0 is the op, 1 the name of
+ * variant `index`; NULL beyond the last. */
+const char *student_kernel(int32_t index, int32_t part);
+
+/* The card that backend cuda would take, and what its maker's figures give:
+ * multiply-adds in fp32, and of bf16 by tensor cores, counted as two, in FLOP/s;
+ * bytes/s of its memory. 0 where they are not known. STUDENT_E_CAPABILITY, and
+ * in message what is missing, where there is none. */
+typedef struct student_device {
+    size_t size;
+    char name[96];
+    uint64_t memory, free; /* bytes */
+    int32_t architecture;  /* 90 is sm_90 */
+    int32_t multiprocessors;
+    int32_t driver; /* the CUDA version it is for: 13000 is 13.0 */
+    double fp32_flops, bf16_flops, bandwidth;
+} student_device;
+
+int student_cuda_device(student_device *device, char *message, size_t capacity);
 
 /* Bytes that student_create would take, without taking them. */
 int student_plan(const student_options *options, student_memory *plan, char *message, size_t capacity);

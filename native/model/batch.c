@@ -1,6 +1,7 @@
 /* Calls that run a packed batch: forward, and cross entropy with its
  * backward. */
 #include <math.h>
+#include <string.h>
 
 #include "model.h"
 
@@ -63,7 +64,7 @@ int student_forward(student *s, const student_batch *batch, const int32_t *targe
     head_forward(s);
     if (s->options.value_head) {
         int head = parameter_value_head(&s->options);
-        OPS(s)->matmul_forward(B(s), matrix(s->value, s->N, 1), matrix(s->hidden, s->N, s->options.width),
+        OPS(s)->matmul_forward(B(s), matrix(s->value, s->N, 1), activation(s, s->hidden, s->N, s->options.width),
                                matrix(parameter(s, STUDENT_WEIGHTS, head), 1, s->options.width),
                                parameter(s, STUDENT_WEIGHTS, head + 1));
     }
@@ -73,13 +74,28 @@ int student_forward(student *s, const student_batch *batch, const int32_t *targe
     return finish(s, message, capacity);
 }
 
+/* A bf16 number is the upper half of an fp32 one. */
+static void download_floats(student *s, float *to, tensor from)
+{
+    size_t count = tensor_count(from);
+    OPS(s)->download(B(s), to, from.data, count * tensor_element(from.type));
+    const uint16_t *halves = (const uint16_t *)to;
+    for (size_t i = count; from.type == TENSOR_BF16 && i-- > 0;) {
+        uint32_t bits = (uint32_t)halves[i] << 16;
+        memcpy(to + i, &bits, sizeof bits);
+    }
+}
+
 int student_hidden(student *s, int32_t layer, float *values, char *message, size_t capacity)
 {
     if (!s->options.train || layer < 0 || layer > s->options.layers)
         return fail(message, capacity, STUDENT_E_ARGUMENT, "hidden %d of %d: needs train and 0..layers", layer,
                     s->options.layers);
-    const float *from = layer == s->options.layers ? s->hidden : s->blocks[layer].input;
-    OPS(s)->download(B(s), values, from, (size_t)s->N * (size_t)s->options.width * sizeof(float));
+    int C = s->options.width;
+    if (layer < s->options.layers)
+        download_floats(s, values, matrix(s->blocks[layer].input, s->N, C));
+    else
+        download_floats(s, values, activation(s, s->hidden, s->N, C));
     return finish(s, message, capacity);
 }
 

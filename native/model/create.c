@@ -22,11 +22,17 @@ int32_t student_abi_version(void) { return STUDENT_ABI_VERSION; }
 
 int32_t student_struct_sizes(size_t *sizes, int32_t capacity)
 {
-    const size_t all[] = {sizeof(student_options),          sizeof(student_memory),
-                          sizeof(student_parameter),        sizeof(student_batch),
-                          sizeof(student_dropout),          sizeof(student_adamw_options),
-                          sizeof(student_generate_options), sizeof(student_reward_options),
-                          sizeof(student_ppo_options),      sizeof(student_ppo_sums)};
+    const size_t all[] = {sizeof(student_options),
+                          sizeof(student_memory),
+                          sizeof(student_parameter),
+                          sizeof(student_batch),
+                          sizeof(student_dropout),
+                          sizeof(student_adamw_options),
+                          sizeof(student_generate_options),
+                          sizeof(student_reward_options),
+                          sizeof(student_ppo_options),
+                          sizeof(student_ppo_sums),
+                          sizeof(student_device)};
     int32_t count = (int32_t)(sizeof all / sizeof all[0]);
     for (int32_t i = 0; i < count && i < capacity; i++)
         sizes[i] = all[i];
@@ -62,8 +68,8 @@ static int check_options(const student_options *o, char *message, size_t capacit
     if (o->decode_stories > o->max_tokens)
         return fail(message, capacity, STUDENT_E_ARGUMENT, "decode_stories %d exceeds max_tokens %d", o->decode_stories,
                     o->max_tokens);
-    if (!o->backend || (strcmp(o->backend, "ref") && strcmp(o->backend, "cpu")))
-        return fail(message, capacity, STUDENT_E_ARGUMENT, "backend %s is not built in; ref and cpu are",
+    if (!backend_describe(o))
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "backend %s is not known; ref, cpu and cuda are",
                     o->backend ? o->backend : "(none)");
     return STUDENT_OK;
 }
@@ -90,37 +96,66 @@ static void *reserve(ledger *l, size_t bytes)
 
 static float *floats(ledger *l, size_t count) { return reserve(l, count * sizeof(float)); }
 
-/* `blocks` equal slices of one reservation. */
-static float *sliced(float *base, size_t count, int slice) { return base ? base + count * (size_t)slice : NULL; }
+/* Elements of the activation type. */
+static float *elements(ledger *l, size_t count)
+{
+    return reserve(l, count * tensor_element(backend_describe(&l->s->options)->activations));
+}
+
+/* Every array starts on a cache line. */
+static size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+static size_t elements_padded(const ledger *l, size_t count)
+{
+    return padded(count * tensor_element(backend_describe(&l->s->options)->activations));
+}
+
+/* Rows of one call, with room for the copies that fill up a decode step. */
+static size_t row_room(const student_options *o)
+{
+    size_t multiple = (size_t)backend_describe(o)->row_multiple;
+    return ((size_t)o->max_tokens + multiple - 1) / multiple * multiple;
+}
 
 static void reserve_blocks(ledger *l)
 {
     const student_options *o = &l->s->options;
-    size_t N = (size_t)o->max_tokens, C = (size_t)o->width, H = (size_t)o->heads;
-    int sets = o->train ? o->layers : 1;
-    size_t set = N * C * 13 + N * C * 3 + N * 4 + H * N; /* see below */
-    float *base = floats(l, set * (size_t)sets);
-    for (int i = 0; base && i < o->layers; i++) {
-        float *p = sliced(base, set, o->train ? i : 0);
-        block_activations *a = &l->s->blocks[i];
-        struct {
-            float **to;
-            size_t count;
-        } parts[] = {{&a->input, N * C},   {&a->norm1, N * C},     {&a->mean1, N},   {&a->rstd1, N},
-                     {&a->qkv, 3 * N * C}, {&a->attention, N * C}, {&a->lse, H * N}, {&a->middle, N * C},
-                     {&a->norm2, N * C},   {&a->mean2, N},         {&a->rstd2, N},   {&a->up, 4 * N * C},
-                     {&a->gelu, 4 * N * C}};
-        for (size_t k = 0; k < sizeof parts / sizeof parts[0]; k++) {
-            *parts[k].to = p;
-            p += parts[k].count;
+    size_t N = row_room(o), C = (size_t)o->width, H = (size_t)o->heads;
+    size_t sets = o->train ? (size_t)o->layers : 1, narrow = elements_padded(l, N * C);
+    int again = backend_describe(o)->recomputes;
+    block_activations first = {0}, *a = &first;
+    /* `once`: all blocks share it, for what is cheaper to compute again than to keep. */
+    struct {
+        float **to;
+        size_t bytes;
+        int once;
+    } parts[] = {{&a->input, padded(4 * N * C), 0}, {&a->norm1, narrow, again},         {&a->mean1, padded(4 * N), 0},
+                 {&a->rstd1, padded(4 * N), 0},     {&a->qkv, 3 * narrow, 0},           {&a->attention, narrow, 0},
+                 {&a->lse, padded(4 * H * N), 0},   {&a->middle, padded(4 * N * C), 0}, {&a->norm2, narrow, again},
+                 {&a->mean2, padded(4 * N), 0},     {&a->rstd2, padded(4 * N), 0},      {&a->up, 4 * narrow, 0},
+                 {&a->gelu, 4 * narrow, again}};
+    enum { PARTS = sizeof parts / sizeof parts[0] };
+    size_t set = 0, once = 0;
+    for (size_t k = 0; k < PARTS; k++)
+        *(parts[k].once ? &once : &set) += parts[k].bytes;
+    char *base = reserve(l, set * sets + once);
+    for (size_t i = 0; base && i < (size_t)o->layers; i++) {
+        char *own = base + (o->train ? i * set : 0), *shared = base + set * sets;
+        for (size_t k = 0; k < PARTS; k++) {
+            char **p = parts[k].once ? &shared : &own;
+            *parts[k].to = (float *)*p;
+            *p += parts[k].bytes;
         }
+        l->s->blocks[i] = first;
     }
 }
 
 static int reserve_all(student *s, student_memory *plan, int take)
 {
     const student_options *o = &s->options;
-    size_t N = (size_t)o->max_tokens, C = (size_t)o->width, V = (size_t)o->vocabulary, S = (size_t)o->max_stories;
+    const backend_description *d = backend_describe(o);
+    size_t N = row_room(o), head = (size_t)d->head_rows * (size_t)o->vocabulary, C = (size_t)o->width,
+           S = (size_t)o->max_stories;
     size_t D = (size_t)o->decode_stories;
     memset(plan, 0, sizeof *plan);
     plan->size = sizeof *plan;
@@ -136,7 +171,7 @@ static int reserve_all(student *s, student_memory *plan, int take)
     l.account = &plan->activations;
     reserve_blocks(&l);
     s->final_input = floats(&l, N * C);
-    s->hidden = floats(&l, N * C);
+    s->hidden = elements(&l, N * C);
     s->mean = floats(&l, N);
     s->rstd = floats(&l, N);
     float **per_token[] = {&s->logprob, &s->entropy, &s->lse, &s->value, &s->dlogprob, &s->dvalue};
@@ -144,13 +179,15 @@ static int reserve_all(student *s, student_memory *plan, int take)
         *per_token[i] = floats(&l, N);
 
     l.account = &plan->workspace;
-    s->narrow = floats(&l, N * C);
-    s->logits = floats(&l, (size_t)HEAD_ROWS * V);
+    s->narrow = elements(&l, N * C);
+    s->logits = floats(&l, head);
     if (o->train) {
-        s->dhidden = floats(&l, N * C);
+        s->dlogits = d->activations == TENSOR_F32 ? s->logits : elements(&l, head);
+        s->dhidden = elements(&l, N * C);
         s->dstream = floats(&l, N * C);
-        s->dnarrow = floats(&l, N * C);
-        s->dwide = floats(&l, 4 * N * C);
+        s->dnarrow = elements(&l, N * C);
+        s->dwide = elements(&l, 4 * N * C);
+        s->norm = reserve(&l, sizeof *s->norm);
     }
     size_t P = o->ppo_tokens > o->max_tokens ? (size_t)o->ppo_tokens : N;
     for (int i = 0; i < 6; i++)
@@ -164,13 +201,15 @@ static int reserve_all(student *s, student_memory *plan, int take)
 
     l.account = &plan->cache;
     if (D)
-        s->cache = floats(&l, (size_t)o->layers * D * (size_t)o->context * 2 * C);
+        s->cache = elements(&l, (size_t)o->layers * D * (size_t)o->context * 2 * C);
+    if (D && d->packs_weights)
+        s->packed = floats(&l, decode_packed_floats(o));
     return l.failed;
 }
 
 static int reserve_host(student *s)
 {
-    size_t N = (size_t)s->options.max_tokens;
+    size_t N = row_room(&s->options);
     int32_t **integers[] = {&s->host_positions, &s->host_targets, &s->host_tokens, &s->host_slots, &s->host_active};
     for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++)
         if (!(*integers[i] = calloc(N, sizeof(int32_t))))
@@ -178,15 +217,6 @@ static int reserve_host(student *s)
     s->host_ids = calloc(N, sizeof(uint64_t));
     s->host_logprob = calloc(N, sizeof(float));
     return !s->host_ids || !s->host_logprob;
-}
-
-static backend_limits limits_of(const student_options *o)
-{
-    int width = o->vocabulary;
-    const int others[] = {4 * o->width, o->max_tokens, o->context};
-    for (int i = 0; i < 3; i++)
-        width = others[i] > width ? others[i] : width;
-    return (backend_limits){.rows = o->max_tokens, .width = width, .threads = o->threads, .isa = o->isa};
 }
 
 /* Fills the parameter offsets; each parameter starts on a cache line. */
@@ -203,6 +233,26 @@ static size_t layout(const student_options *o, size_t *offsets)
     return total;
 }
 
+static backend_limits limits_of(const student_options *o)
+{
+    int width = o->vocabulary;
+    const int others[] = {4 * o->width, o->max_tokens, o->context};
+    for (int i = 0; i < 3; i++)
+        width = others[i] > width ? others[i] : width;
+    return (backend_limits){.rows = (int)row_room(o),
+                            .width = width,
+                            .threads = o->threads,
+                            .isa = o->isa,
+                            .kernels = o->kernels,
+                            .context = o->context,
+                            .head_width = o->width / o->heads,
+                            .parameters = layout(o, NULL),
+                            .stream = o->width,
+                            .heads = o->heads,
+                            .vocabulary = o->vocabulary,
+                            .stories = o->max_stories};
+}
+
 int student_plan(const student_options *options, student_memory *plan, char *message, size_t capacity)
 {
     int status = check_options(options, message, capacity);
@@ -213,8 +263,8 @@ int student_plan(const student_options *options, student_memory *plan, char *mes
     student s = {.options = *options, .parameter_floats = layout(options, NULL)};
     reserve_all(&s, plan, 0);
     backend_limits limits = limits_of(options);
-    if (!strcmp(options->backend, "cpu"))
-        plan->workspace += backend_cpu_workspace(&limits);
+    if (backend_describe(options)->workspace)
+        plan->workspace += backend_describe(options)->workspace(&limits);
     return STUDENT_OK;
 }
 
@@ -227,25 +277,33 @@ int student_create(const student_options *options, student **out, char *message,
     if (!s)
         return fail(message, capacity, STUDENT_E_MEMORY, "no memory for a student");
     s->options = *options;
+    student_memory plan;
+    s->parameter_floats = layout(options, NULL);
+    reserve_all(s, &plan, 0);
     backend_limits limits = limits_of(options);
-    status = (strcmp(options->backend, "ref") ? backend_cpu_create : backend_ref_create)(&s->backend, &limits, message,
-                                                                                         capacity);
+    limits.bytes = plan.weights + plan.gradients + plan.moments + plan.activations + plan.workspace + plan.cache;
+    status = backend_describe(options)->create(&s->backend, &limits, message, capacity);
     if (status) {
         free(s);
         return status;
     }
-    s->options.backend = OPS(s)->name;
+    s->options.backend = backend_describe(options)->name;
+    s->weights_stale = 1;
     s->options.isa = s->backend.isa;
     s->parameter_count = parameter_total(options);
     s->parameter_offsets = calloc((size_t)s->parameter_count, sizeof *s->parameter_offsets);
     s->blocks = calloc((size_t)options->layers, sizeof *s->blocks);
-    student_memory plan;
     if (s->parameter_offsets)
-        s->parameter_floats = layout(options, s->parameter_offsets);
+        layout(options, s->parameter_offsets);
     if (!s->parameter_offsets || !s->blocks || reserve_all(s, &plan, 1) || reserve_host(s)) {
+        const char *error = OPS(s)->error(B(s));
+        if (error)
+            fail(message, capacity, STUDENT_E_MEMORY, "%s", error);
+        else
+            fail(message, capacity, STUDENT_E_MEMORY, "not enough memory for a student of %d tokens a call",
+                 options->max_tokens);
         student_destroy(s);
-        return fail(message, capacity, STUDENT_E_MEMORY, "not enough memory for a student of %d tokens a call",
-                    options->max_tokens);
+        return STUDENT_E_MEMORY;
     }
     *out = s;
     return STUDENT_OK;

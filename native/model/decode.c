@@ -6,62 +6,190 @@
 
 #include "model.h"
 
-/* Feeds host_tokens at host_positions into slots host_slots, n rows; leaves the final hidden
- * states in s->hidden. */
-static void step(student *s, int n)
+/* Keeps the masks of decoding apart from those of training, whose step is a
+ * count of updates. */
+#define DECODE_DROPOUT 0x6465636f64650000u
+
+/* The matrices of a block that decoding multiplies with, in the order of
+ * s->packed, with their shapes in widths. */
+static const struct {
+    int weight, bias, out, in;
+} projections[] = {{ATTN_QKV_WEIGHT, ATTN_QKV_BIAS, 3, 1},
+                   {ATTN_OUTPUT_WEIGHT, ATTN_OUTPUT_BIAS, 1, 1},
+                   {FFN_UP_WEIGHT, FFN_UP_BIAS, 4, 1},
+                   {FFN_DOWN_WEIGHT, FFN_DOWN_BIAS, 1, 4}};
+enum { QKV, OUTPUT, UP, DOWN, PROJECTIONS };
+
+/* Where matrix `which` of block `layer` lies in s->packed; the head follows
+ * the last block. */
+static size_t packed_at(const student_options *o, int layer, int which)
+{
+    size_t sizes[PROJECTIONS], block = 0, before = 0;
+    for (int p = 0; p < PROJECTIONS; p++) {
+        sizes[p] = matmul_packed_floats(projections[p].out * o->width, projections[p].in * o->width);
+        before += p < which ? sizes[p] : 0;
+        block += sizes[p];
+    }
+    return (size_t)layer * block + before;
+}
+
+size_t decode_packed_floats(const student_options *o)
+{
+    return packed_at(o, o->layers, QKV) + matmul_packed_floats(o->vocabulary, o->width);
+}
+
+static tensor weight(const student *s, int layer, int which)
+{
+    return matrix(parameter(s, STUDENT_WEIGHTS, parameter_block(layer, projections[which].weight)),
+                  projections[which].out * s->options.width, projections[which].in * s->options.width);
+}
+
+static tensor embedding(const student *s)
+{
+    return matrix(parameter(s, STUDENT_WEIGHTS, 0), s->options.vocabulary, s->options.width);
+}
+
+/* The weights do not change while stories are told. */
+static void pack_weights(student *s)
+{
+    if (!s->packed)
+        return;
+    for (int l = 0; l < s->options.layers; l++)
+        for (int p = 0; p < PROJECTIONS; p++)
+            OPS(s)->matmul_pack(B(s), s->packed + packed_at(&s->options, l, p), weight(s, l, p));
+    OPS(s)->matmul_pack(B(s), s->packed + packed_at(&s->options, s->options.layers, QKV), embedding(s));
+}
+
+static void project(student *s, tensor out, tensor x, int layer, int which)
+{
+    const float *bias = parameter(s, STUDENT_WEIGHTS, parameter_block(layer, projections[which].bias));
+    if (s->packed)
+        OPS(s)->matmul_forward_packed(B(s), out, x, s->packed + packed_at(&s->options, layer, which), bias);
+    else
+        OPS(s)->matmul_forward(B(s), out, x, weight(s, layer, which), bias);
+}
+
+static tensor cache_of(const student *s, int layer)
+{
+    const student_options *o = &s->options;
+    tensor all = activation(s, s->cache, o->decode_stories * o->context, 2 * o->width);
+    return tensor_rows(all, (size_t)layer * (size_t)all.rows, all.rows);
+}
+
+/* Rows of a step: n, filled up to the backend's multiple with copies of the
+ * last row, which store and compute the same once more. */
+static int fill_rows(student *s, int n)
+{
+    int multiple = OPS(s)->row_multiple, rows = (n + multiple - 1) / multiple * multiple;
+    for (int i = n; i < rows; i++) {
+        s->host_tokens[i] = s->host_tokens[n - 1];
+        s->host_positions[i] = s->host_positions[n - 1];
+        s->host_slots[i] = s->host_slots[n - 1];
+        s->host_ids[i] = s->host_ids[n - 1];
+    }
+    return rows;
+}
+
+/* The ops of a step over n rows whose tokens, positions and slots are there;
+ * leaves the final hidden states in s->hidden. */
+static void step_ops(student *s, int n, dropout drop)
 {
     const op_table *op = OPS(s);
     const student_options *o = &s->options;
     int C = o->width;
-    size_t count = (size_t)n * (size_t)C, bytes = (size_t)n * sizeof(int32_t);
     const block_activations *a = &s->blocks[0];
-    tensor input = matrix(a->input, n, C), norm = matrix(a->norm1, n, C), qkv = matrix(a->qkv, n, 3 * C);
-    tensor attention = matrix(a->attention, n, C), narrow = matrix(s->narrow, n, C);
-    tensor up = matrix(a->up, n, 4 * C), gelu = matrix(a->gelu, n, 4 * C);
-    op->upload(B(s), s->tokens, s->host_tokens, bytes);
-    op->upload(B(s), s->positions, s->host_positions, bytes);
-    op->upload(B(s), s->slots, s->host_slots, bytes);
+    tensor input = matrix(a->input, n, C), norm = activation(s, a->norm1, n, C), qkv = activation(s, a->qkv, n, 3 * C);
+    tensor attention = activation(s, a->attention, n, C), narrow = activation(s, s->narrow, n, C);
+    tensor up = activation(s, a->up, n, 4 * C), gelu = activation(s, a->gelu, n, 4 * C);
     op->embedding_forward(B(s), input, matrix(parameter(s, STUDENT_WEIGHTS, 0), o->vocabulary, C),
                           matrix(parameter(s, STUDENT_WEIGHTS, 1), o->context, C), s->tokens, s->positions,
-                          (dropout){0});
+                          dropout_at(drop, 0, SITE_EMBEDDING));
     for (int l = 0; l < o->layers; l++) {
         float *w[BLOCK_PARAMETERS];
         for (int i = 0; i < BLOCK_PARAMETERS; i++)
             w[i] = parameter(s, STUDENT_WEIGHTS, parameter_block(l, i));
-        float *cache = s->cache + (size_t)l * (size_t)o->decode_stories * (size_t)o->context * 2 * (size_t)C;
         op->layernorm_forward(B(s), norm, a->mean1, a->rstd1, input, w[ATTN_NORM_WEIGHT], w[ATTN_NORM_BIAS],
                               o->layernorm_epsilon);
-        op->matmul_forward(B(s), qkv, norm, matrix(w[ATTN_QKV_WEIGHT], 3 * C, C), w[ATTN_QKV_BIAS]);
-        op->attention_decode(B(s), attention, qkv, cache, o->context, s->slots, s->positions, o->heads);
-        op->matmul_forward(B(s), narrow, attention, matrix(w[ATTN_OUTPUT_WEIGHT], C, C), w[ATTN_OUTPUT_BIAS]);
-        op->residual_forward(B(s), a->input, a->input, s->narrow, count, (dropout){0});
+        project(s, qkv, norm, l, QKV);
+        op->attention_decode(B(s), attention, qkv, cache_of(s, l), o->context, s->slots, s->positions, o->heads,
+                             dropout_at(drop, l, SITE_ATTENTION));
+        project(s, narrow, attention, l, OUTPUT);
+        op->residual_forward(B(s), input, input, narrow, dropout_at(drop, l, SITE_PROJECTION));
         op->layernorm_forward(B(s), norm, a->mean1, a->rstd1, input, w[FFN_NORM_WEIGHT], w[FFN_NORM_BIAS],
                               o->layernorm_epsilon);
-        op->matmul_forward(B(s), up, norm, matrix(w[FFN_UP_WEIGHT], 4 * C, C), w[FFN_UP_BIAS]);
-        op->gelu_forward(B(s), a->gelu, a->up, 4 * count);
-        op->matmul_forward(B(s), narrow, gelu, matrix(w[FFN_DOWN_WEIGHT], C, 4 * C), w[FFN_DOWN_BIAS]);
-        op->residual_forward(B(s), a->input, a->input, s->narrow, count, (dropout){0});
+        project(s, up, norm, l, UP);
+        op->gelu_forward(B(s), gelu, up);
+        project(s, narrow, gelu, l, DOWN);
+        op->residual_forward(B(s), input, input, narrow, dropout_at(drop, l, SITE_FFN));
     }
     int last = parameter_final_norm(o);
-    op->layernorm_forward(B(s), matrix(s->hidden, n, C), s->mean, s->rstd, input, parameter(s, STUDENT_WEIGHTS, last),
-                          parameter(s, STUDENT_WEIGHTS, last + 1), o->layernorm_epsilon);
+    op->layernorm_forward(B(s), activation(s, s->hidden, n, C), s->mean, s->rstd, input,
+                          parameter(s, STUDENT_WEIGHTS, last), parameter(s, STUDENT_WEIGHTS, last + 1),
+                          o->layernorm_epsilon);
 }
 
-/* Samples a token for each of the n rows of s->hidden; host_tokens and host_logprob
+/* Samples a token for each of the n rows of s->hidden. */
+static void sample_ops(student *s, int n, sample_options options)
+{
+    const op_table *op = OPS(s);
+    tensor hidden = activation(s, s->hidden, n, s->options.width);
+    for (int first = 0; first < n; first += op->head_rows) {
+        int rows = n - first < op->head_rows ? n - first : op->head_rows;
+        tensor logits = matrix(s->logits, rows, s->options.vocabulary), x = tensor_rows(hidden, (size_t)first, rows);
+        if (s->packed)
+            op->matmul_forward_packed(B(s), logits, x, s->packed + packed_at(&s->options, s->options.layers, QKV),
+                                      NULL);
+        else
+            op->matmul_forward(B(s), logits, x, embedding(s), NULL);
+        op->sample(B(s), s->tokens + first, logits, s->story_ids + first, s->positions + first, options);
+        op->logprob_forward(B(s), s->logprob + first, s->entropy + first, s->lse + first, logits, s->tokens + first);
+    }
+}
+
+/* Key of a recorded sequence: FNV-1a over what its ops are given by value. */
+static uint64_t key_of(int what, int n, const sample_options *options)
+{
+    uint64_t words[6] = {(uint64_t)what, (uint64_t)n}, key = 14695981039346656037u;
+    if (options) {
+        memcpy(words + 2, &options->temperature, sizeof(float));
+        memcpy(words + 3, &options->top_p, sizeof(float));
+        words[4] = (uint64_t)options->top_k;
+        words[5] = options->seed;
+    }
+    const unsigned char *bytes = (const unsigned char *)words;
+    for (size_t i = 0; i < sizeof words; i++)
+        key = (key ^ bytes[i]) * 1099511628211u;
+    return key;
+}
+
+/* Feeds host_tokens at host_positions into slots host_slots, n rows. */
+static void step(student *s, int n, dropout drop)
+{
+    const op_table *op = OPS(s);
+    int rows = fill_rows(s, n), fixed = op->replay && drop.probability == 0;
+    size_t bytes = (size_t)rows * sizeof(int32_t);
+    op->upload(B(s), s->tokens, s->host_tokens, bytes);
+    op->upload(B(s), s->positions, s->host_positions, bytes);
+    op->upload(B(s), s->slots, s->host_slots, bytes);
+    if (fixed && op->replay(B(s), key_of(0, rows, NULL)))
+        return;
+    step_ops(s, rows, drop);
+    if (fixed)
+        op->recorded(B(s));
+}
+
+/* A token for each of the n rows of s->hidden; host_tokens and host_logprob
  * receive them. host_positions must already be the positions of the samples. */
 static void sample(student *s, int n, sample_options options)
 {
     const op_table *op = OPS(s);
-    int C = s->options.width;
-    op->upload(B(s), s->story_ids, s->host_ids, (size_t)n * sizeof(uint64_t));
-    op->upload(B(s), s->positions, s->host_positions, (size_t)n * sizeof(int32_t));
-    for (int first = 0; first < n; first += HEAD_ROWS) {
-        int rows = n - first < HEAD_ROWS ? n - first : HEAD_ROWS;
-        tensor logits = matrix(s->logits, rows, s->options.vocabulary);
-        op->matmul_forward(B(s), logits, matrix(s->hidden + (size_t)first * (size_t)C, rows, C),
-                           matrix(parameter(s, STUDENT_WEIGHTS, 0), s->options.vocabulary, C), NULL);
-        op->sample(B(s), s->tokens + first, logits, s->story_ids + first, s->positions + first, options);
-        op->logprob_forward(B(s), s->logprob + first, s->entropy + first, s->lse + first, logits, s->tokens + first);
+    int rows = fill_rows(s, n);
+    op->upload(B(s), s->story_ids, s->host_ids, (size_t)rows * sizeof(uint64_t));
+    op->upload(B(s), s->positions, s->host_positions, (size_t)rows * sizeof(int32_t));
+    if (!op->replay || !op->replay(B(s), key_of(1, rows, &options))) {
+        sample_ops(s, rows, options);
+        if (op->recorded)
+            op->recorded(B(s));
     }
     op->download(B(s), s->host_tokens, s->tokens, (size_t)n * sizeof(int32_t));
     op->download(B(s), s->host_logprob, s->logprob, (size_t)n * sizeof(float));
@@ -86,17 +214,23 @@ static int shared_prefix(const student_batch *p)
 static void read_prefix(student *s, const student_batch *prompts, int shared)
 {
     const student_options *o = &s->options;
-    for (int t = 0; t < shared; t++) {
-        s->host_tokens[0] = prompts->tokens[t];
-        s->host_positions[0] = t;
-        s->host_slots[0] = 0;
-        step(s, 1);
+    for (int first = 0; first < shared; first += o->max_tokens) {
+        int n = shared - first < o->max_tokens ? shared - first : o->max_tokens;
+        for (int i = 0; i < n; i++) {
+            s->host_tokens[i] = prompts->tokens[first + i];
+            s->host_positions[i] = first + i;
+            s->host_slots[i] = 0;
+        }
+        step(s, n, (dropout){0});
     }
-    size_t row = 2 * (size_t)o->width, slot = (size_t)o->context * row;
-    for (int l = 0; l < o->layers; l++) {
-        float *first = s->cache + (size_t)l * (size_t)o->decode_stories * slot;
+    for (int l = 0; l < o->layers && shared > 0; l++) {
+        tensor cache = cache_of(s, l);
+        size_t bytes = (size_t)shared * (size_t)cache.cols * tensor_element(cache.type);
         for (int i = 1; i < prompts->stories; i++)
-            OPS(s)->copy(B(s), first + (size_t)i * slot, first, (size_t)shared * row * sizeof(float));
+            if (OPS(s)->cache_copy)
+                OPS(s)->cache_copy(B(s), cache, o->context, o->heads, i, 0, shared);
+            else
+                OPS(s)->copy(B(s), tensor_rows(cache, (size_t)i * (size_t)o->context, 1).data, cache.data, bytes);
     }
 }
 
@@ -109,9 +243,11 @@ static int check(const student *s, const student_batch *p, const student_generat
     if (p->stories < 1 || p->stories > o->decode_stories)
         return fail(message, capacity, STUDENT_E_ARGUMENT, "%d stories to tell; decode_stories allows 1..%d",
                     p->stories, o->decode_stories);
-    if (g->max_new_tokens < 1 || !(g->temperature >= 0) || g->top_k < 0 || !(g->top_p > 0 && g->top_p <= 1))
-        return fail(message, capacity, STUDENT_E_ARGUMENT,
-                    "max_new_tokens >= 1, temperature >= 0, top_k >= 0 and 0 < top_p <= 1 are needed");
+    if (g->max_new_tokens < 1 || !(g->temperature >= 0) || g->top_k < 0 || !(g->top_p > 0 && g->top_p <= 1) ||
+        !(g->dropout >= 0 && g->dropout < 1))
+        return fail(
+            message, capacity, STUDENT_E_ARGUMENT,
+            "max_new_tokens >= 1, temperature >= 0, top_k >= 0, 0 < top_p <= 1 and 0 <= dropout < 1 are needed");
     for (int i = 0; i < p->stories; i++) {
         int length = p->offsets[i + 1] - p->offsets[i];
         if (length < 1 || length + g->max_new_tokens > o->context)
@@ -134,7 +270,11 @@ int student_generate(student *s, const student_batch *prompts, const uint64_t *s
     if (status)
         return status;
     s->N = 0; /* the activations of the last forward are overwritten */
-    int shared = shared_prefix(prompts), active = prompts->stories, M = g->max_new_tokens;
+    /* Under dropout every story reads the prompt through masks of its own. */
+    int shared = g->dropout > 0 ? 0 : shared_prefix(prompts), active = prompts->stories, M = g->max_new_tokens;
+    dropout drop = {g->dropout, g->seed ^ DECODE_DROPOUT, 0, 0};
+    weights_ready(s);
+    pack_weights(s);
     read_prefix(s, prompts, shared);
     for (int i = 0; i < active; i++) {
         s->host_active[i] = i;
@@ -157,7 +297,8 @@ int student_generate(student *s, const student_batch *prompts, const uint64_t *s
                 s->host_positions[n] = position;
                 s->host_slots[n++] = i;
             }
-        step(s, n);
+        drop.step = story_ids[0] << 16 | (uint64_t)position;
+        step(s, n, drop);
         for (int k = 0; k < speaking; k++) {
             s->host_positions[k] = position + 1;
             s->host_ids[k] = story_ids[s->host_slots[k]];

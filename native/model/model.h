@@ -5,10 +5,6 @@
 
 #include "ops.h"
 
-/* Logits exist for this many tokens at a time; a fixed number, so that the
- * order of the sums over tokens does not depend on memory. */
-#define HEAD_ROWS 128
-
 /* Parameters of one block, in the order of the parameter table. */
 enum block_parameter {
     ATTN_NORM_WEIGHT,
@@ -26,14 +22,16 @@ enum block_parameter {
     BLOCK_PARAMETERS
 };
 
-/* Activations of one block; without training all blocks share one set. */
+/* Activations of one block; without training all blocks share one set, and a
+ * backend that recomputes has norm1, norm2 and gelu once. (A): elements of the
+ * backend's activation type. */
 typedef struct block_activations {
     float *input;                 /* (N,C) residual stream before the block */
-    float *norm1, *mean1, *rstd1; /* (N,C) (N) (N) */
-    float *qkv, *attention, *lse; /* (N,3C) (N,C) (H,N) */
+    float *norm1, *mean1, *rstd1; /* (A)(N,C) (N) (N) */
+    float *qkv, *attention, *lse; /* (A)(N,3C) (A)(N,C) (H,N) */
     float *middle;                /* (N,C) residual stream after attention */
-    float *norm2, *mean2, *rstd2; /* (N,C) (N) (N) */
-    float *up, *gelu;             /* (N,4C) (N,4C) */
+    float *norm2, *mean2, *rstd2; /* (A)(N,C) (N) (N) */
+    float *up, *gelu;             /* (A)(N,4C) (A)(N,4C) */
 } block_activations;
 
 struct student {
@@ -45,15 +43,16 @@ struct student {
     float *arrays[4];                          /* enum student_array */
     size_t *parameter_offsets;                 /* [parameter_count], host */
     block_activations *blocks;                 /* [layers], host */
-    float *final_input, *hidden, *mean, *rstd; /* (N,C) (N,C) (N) (N) */
+    float *final_input, *hidden, *mean, *rstd; /* (N,C) (A)(N,C) (N) (N) */
 
     /* Per-token results of the last forward. */
     float *logprob, *entropy, *lse, *value; /* (N) */
     /* Gradients of them, and of the activations. */
     float *dlogprob, *dvalue;
-    float *dhidden, *dstream, *dnarrow, *dwide; /* (N,C) (N,C) (N,C) (N,4C) */
-    float *narrow;                              /* (N,C) output of a projection */
-    float *logits;                              /* (HEAD_ROWS,V) */
+    float *dhidden, *dstream, *dnarrow, *dwide; /* (A)(N,C) (N,C) (A)(N,C) (A)(N,4C) */
+    float *narrow;                              /* (A)(N,C) output of a projection */
+    float *logits, *dlogits;                    /* (head_rows,V), (A); one array where both are fp32 */
+    double *norm;                               /* of the gradient */
     float *per_token[6], *per_story;            /* uploads of the PPO calls */
 
     int32_t *tokens, *positions, *targets, *slots, *offsets;
@@ -62,7 +61,12 @@ struct student {
     uint64_t *host_ids;
     float *host_logprob;
 
-    float *cache; /* [layers][decode_stories][context][2C] */
+    float *cache; /* (A)[layers][decode_stories][context][2C] */
+    /* Weights as decoding reads them: the four matrices of every block, then the
+     * head; NULL where the backend has no such form. */
+    float *packed;
+
+    int weights_stale; /* written since the backend was told */
 
     /* The last forward, for the calls that go on from it. */
     int N, stories;
@@ -71,6 +75,9 @@ struct student {
     void *memory[64]; /* what student_destroy releases */
     int memories;
 };
+
+/* backends.c: NULL for a backend that is not built in. */
+const backend_description *backend_describe(const student_options *o);
 
 /* Parameter table (parameters.c). */
 int parameter_describe(const student_options *o, int index, student_parameter *out);
@@ -89,13 +96,37 @@ int batch_load(student *s, const student_batch *batch, const int32_t *targets, c
 /* gpt2.c: trunk of the loaded batch, and its backward from dhidden. */
 void trunk_forward(student *s, dropout drop);
 void trunk_backward(student *s);
+/* decode.c: floats of s->packed. */
+size_t decode_packed_floats(const student_options *o);
 /* head.c */
 void head_forward(student *s);
 /* Gradients of the head for s->dlogprob; fills dhidden. score_first: also
  * compute logprob, entropy and lse on the way. */
 void head_backward(student *s, int score_first);
 
-static inline tensor matrix(float *data, int rows, int cols) { return (tensor){data, rows, cols}; }
+static inline tensor matrix(float *data, int rows, int cols) { return (tensor){data, rows, cols, TENSOR_F32}; }
+
+static inline tensor activation(const student *s, float *data, int rows, int cols)
+{
+    return (tensor){data, rows, cols, s->backend.ops->activations};
+}
+
+/* Before anything multiplies with the weights. */
+static inline void weights_ready(student *s)
+{
+    if (s->weights_stale && s->backend.ops->weights_changed)
+        s->backend.ops->weights_changed(&s->backend, s->arrays[STUDENT_WEIGHTS], s->parameter_floats);
+    s->weights_stale = 0;
+}
+
+/* Dropout sites: one per place and block, as in GPT-2's embd, attn, resid. */
+enum { SITE_EMBEDDING = 0, SITE_ATTENTION = 1, SITE_PROJECTION = 2, SITE_FFN = 3, SITES_A_BLOCK = 3 };
+
+static inline dropout dropout_at(dropout drop, int layer, int site)
+{
+    drop.site = (uint32_t)(layer * SITES_A_BLOCK + site);
+    return drop;
+}
 
 #define OPS(s) ((s)->backend.ops)
 #define B(s) (&(s)->backend)

@@ -41,8 +41,10 @@ int student_write(student *s, int32_t array, int32_t index, const float *values,
                   size_t capacity)
 {
     int status = check_access(s, array, index, count, message, capacity);
-    if (!status)
+    if (!status) {
         OPS(s)->upload(B(s), parameter(s, array, index), values, count * sizeof(float));
+        s->weights_stale |= array == STUDENT_WEIGHTS;
+    }
     return status;
 }
 
@@ -51,7 +53,7 @@ int student_copy_weights(student *to, student *from, char *message, size_t capac
     const student_options *a = &to->options, *b = &from->options;
     if (a->layers != b->layers || a->width != b->width || a->context != b->context || a->vocabulary != b->vocabulary)
         return fail(message, capacity, STUDENT_E_ARGUMENT, "students of different shapes");
-    if (OPS(to) != OPS(from))
+    if (strcmp(OPS(to)->name, OPS(from)->name) || strcmp(B(to)->isa, B(from)->isa))
         return fail(message, capacity, STUDENT_E_ARGUMENT, "students on different backends");
     int shared = to->parameter_count < from->parameter_count ? to->parameter_count : from->parameter_count;
     for (int i = 0; i < shared; i++) {
@@ -60,6 +62,7 @@ int student_copy_weights(student *to, student *from, char *message, size_t capac
         OPS(to)->copy(B(to), parameter(to, STUDENT_WEIGHTS, i), parameter(from, STUDENT_WEIGHTS, i),
                       (size_t)p.rows * (size_t)p.cols * sizeof(float));
     }
+    to->weights_stale = 1;
     return STUDENT_OK;
 }
 
@@ -76,26 +79,36 @@ int student_adamw(student *s, const student_adamw_options *o, double *gradient_n
     if (!s->options.train || !o || o->size != sizeof *o || o->step < 1)
         return fail(message, capacity, STUDENT_E_ARGUMENT, "adamw needs train, options of this library and step >= 1");
     /* Paddings between parameters are zero, so one pass covers all. */
-    double norm = sqrt(OPS(s)->sum_squares(B(s), s->arrays[STUDENT_GRADIENTS], s->parameter_floats));
-    if (gradient_norm)
-        *gradient_norm = norm;
-    if (!isfinite(norm))
-        return fail(message, capacity, STUDENT_E_NUMBERS, "gradient norm is not finite");
-    /* torch.nn.utils.clip_grad_norm_: factor max / (norm + 1e-6), at most 1. */
-    double factor = o->max_grad_norm > 0 ? o->max_grad_norm / (norm + 1e-6) : 1;
+    OPS(s)->gradient_norm(B(s), s->norm, s->arrays[STUDENT_GRADIENTS], s->parameter_floats);
     adamw_options step = {.lr = o->lr,
                           .beta1 = o->beta1,
                           .beta2 = o->beta2,
                           .epsilon = o->epsilon,
-                          .gradient_scale = factor < 1 ? factor : 1,
+                          .max_grad_norm = o->max_grad_norm,
                           .step = o->step};
-    for (int i = 0; i < s->parameter_count; i++) {
+    /* One decay for all: one call. Paddings are zero and stay zero. */
+    int uniform = (o->weight_decay == 0 || o->decay_vectors) && o->epsilon > 0;
+    step.weight_decay = o->weight_decay;
+    if (uniform)
+        OPS(s)->adamw(B(s), s->arrays[STUDENT_WEIGHTS], s->arrays[STUDENT_GRADIENTS], s->arrays[STUDENT_MOMENT1],
+                      s->arrays[STUDENT_MOMENT2], s->parameter_floats, s->norm, step);
+    for (int i = 0; i < s->parameter_count && !uniform; i++) {
         student_parameter p;
         parameter_describe(&s->options, i, &p);
         step.weight_decay = p.matrix || o->decay_vectors ? o->weight_decay : 0;
         OPS(s)->adamw(B(s), parameter(s, STUDENT_WEIGHTS, i), parameter(s, STUDENT_GRADIENTS, i),
                       parameter(s, STUDENT_MOMENT1, i), parameter(s, STUDENT_MOMENT2, i),
-                      (size_t)p.rows * (size_t)p.cols, step);
+                      (size_t)p.rows * (size_t)p.cols, s->norm, step);
     }
-    return STUDENT_OK;
+    s->weights_stale = 1;
+    double norm;
+    OPS(s)->download(B(s), &norm, s->norm, sizeof norm);
+    if (gradient_norm)
+        *gradient_norm = norm;
+    const char *error = OPS(s)->error(B(s));
+    if (error)
+        return fail(message, capacity, STUDENT_E_CAPABILITY, "%s", error);
+    return isfinite(norm) ? STUDENT_OK
+                          : fail(message, capacity, STUDENT_E_NUMBERS,
+                                 "gradient norm is not finite: the weights were left as they are");
 }

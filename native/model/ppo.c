@@ -88,10 +88,10 @@ int student_ppo_backward(student *s, const float *mask, const float *old_logprob
         return STUDENT_OK;
     head_backward(s, 0);
     tensor dvalue = matrix(s->dvalue, N, 1);
-    op->matmul_backward_input(B(s), matrix(s->dhidden, N, C), dvalue, matrix(parameter(s, STUDENT_WEIGHTS, head), 1, C),
-                              1);
+    op->matmul_backward_input(B(s), activation(s, s->dhidden, N, C), dvalue,
+                              matrix(parameter(s, STUDENT_WEIGHTS, head), 1, C), 1);
     op->matmul_backward_weight(B(s), matrix(parameter(s, STUDENT_GRADIENTS, head), 1, C),
-                               parameter(s, STUDENT_GRADIENTS, head + 1), dvalue, matrix(s->hidden, N, C));
+                               parameter(s, STUDENT_GRADIENTS, head + 1), dvalue, activation(s, s->hidden, N, C));
     trunk_backward(s);
     const char *error = op->error(B(s));
     return error ? fail(message, capacity, STUDENT_E_CAPABILITY, "%s", error) : STUDENT_OK;

@@ -7,12 +7,16 @@
 
 #include "ref.h"
 
-void ref_adamw(backend *b, float *w, const float *g, float *m, float *v, size_t count, adamw_options o)
+void ref_adamw(backend *b, float *w, const float *g, float *m, float *v, size_t count, const double *norm,
+               adamw_options o)
 {
     (void)b;
+    if (!isfinite(*norm))
+        return;
+    double scale = adamw_gradient_scale(*norm, o.max_grad_norm);
     double correction1 = 1 - pow(o.beta1, (double)o.step), correction2 = 1 - pow(o.beta2, (double)o.step);
     for (size_t i = 0; i < count; i++) {
-        double gradient = g[i] * o.gradient_scale;
+        double gradient = g[i] * scale;
         double m1 = o.beta1 * m[i] + (1 - o.beta1) * gradient;
         double v1 = o.beta2 * v[i] + (1 - o.beta2) * gradient * gradient;
         double decayed = w[i] - o.lr * o.weight_decay * w[i];
@@ -22,11 +26,11 @@ void ref_adamw(backend *b, float *w, const float *g, float *m, float *v, size_t 
     }
 }
 
-double ref_sum_squares(backend *b, const float *x, size_t count)
+void ref_gradient_norm(backend *b, double *norm, const float *g, size_t count)
 {
     (void)b;
     double sum = 0;
     for (size_t i = 0; i < count; i++)
-        sum += (double)x[i] * x[i];
-    return sum;
+        sum += (double)g[i] * g[i];
+    *norm = sqrt(sum);
 }

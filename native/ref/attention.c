@@ -86,17 +86,19 @@ void ref_attention_backward(backend *b, tensor dqkv, tensor dout, tensor qkv, te
             }
 }
 
-void ref_attention_decode(backend *b, tensor out, tensor qkv, float *cache, int context, const int32_t *slots,
-                          const int32_t *positions, int heads)
+void ref_attention_decode(backend *b, tensor out, tensor qkv, tensor cache, int context, const int32_t *slots,
+                          const int32_t *positions, int heads, dropout drop)
 {
     int C = out.cols, D = C / heads;
     size_t stride = 2 * (size_t)C;
+    for (int n = 0; n < out.rows; n++)
+        b->ops->copy(b, cache.data + ((size_t)slots[n] * context + positions[n]) * stride,
+                     qkv.data + (size_t)n * 3 * C + C, stride * sizeof(float));
     for (int n = 0; n < out.rows; n++) {
-        float *slot = cache + (size_t)slots[n] * context * stride;
+        const float *slot = cache.data + (size_t)slots[n] * context * stride;
         const float *row = qkv.data + (size_t)n * 3 * C;
-        b->ops->copy(b, slot + positions[n] * stride, row + C, stride * sizeof(float));
         for (int h = 0; h < heads; h++)
             attend(out.data + (size_t)n * C + h * D, row + h * D, slot + h * D, slot + C + h * D, stride,
-                   positions[n] + 1, D, (dropout){0}, 0);
+                   positions[n] + 1, D, drop, ((uint64_t)n * heads + h) * ATTENTION_STRIDE);
     }
 }

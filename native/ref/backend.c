@@ -2,15 +2,28 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "ref.h"
+
+#define LINE 64
+#define HUGE_PAGE ((size_t)2 << 20)
 
 void *host_allocate(backend *b, size_t bytes)
 {
     (void)b;
-    /* Cache-line alignment; aligned_alloc wants a multiple of it. */
-    size_t rounded = (bytes + 63) / 64 * 64;
-    void *memory = aligned_alloc(64, rounded ? rounded : 64);
+    /* aligned_alloc wants a multiple of the alignment. */
+    size_t rounded = (bytes + LINE - 1) / LINE * LINE;
+#ifdef MADV_HUGEPAGE
+    /* A matrix read by columns touches a page a row: large ones take few. */
+    if (rounded >= 2 * HUGE_PAGE)
+        rounded = (rounded + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+#endif
+    void *memory = aligned_alloc(rounded >= 2 * HUGE_PAGE ? HUGE_PAGE : LINE, rounded ? rounded : LINE);
+#ifdef MADV_HUGEPAGE
+    if (memory && rounded >= 2 * HUGE_PAGE)
+        madvise(memory, rounded, MADV_HUGEPAGE); /* a wish: ordinary pages serve too */
+#endif
     if (memory)
         memset(memory, 0, rounded);
     return memory;
@@ -46,6 +59,8 @@ static void ref_destroy(backend *b) { b->ops = NULL; }
 
 static const op_table ref_ops = {
     .name = "ref",
+    .head_rows = 256,
+    .row_multiple = 1,
     .allocate = host_allocate,
     .release = host_release,
     .upload = host_copy,
@@ -71,8 +86,8 @@ static const op_table ref_ops = {
     .logprob_forward = ref_logprob_forward,
     .logprob_backward = ref_logprob_backward,
     .sample = ref_sample,
+    .gradient_norm = ref_gradient_norm,
     .adamw = ref_adamw,
-    .sum_squares = ref_sum_squares,
     .ppo_rewards = ref_ppo_rewards,
     .whiten = ref_whiten,
     .gae = ref_gae,

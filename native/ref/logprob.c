@@ -26,13 +26,15 @@ void ref_logprob_forward(backend *b, float *logprob, float *entropy, float *lse,
     }
 }
 
-void ref_logprob_backward(backend *b, tensor logits, const float *lse, const int32_t *targets, const float *dlogprob)
+void ref_logprob_backward(backend *b, tensor dlogits, tensor logits, const float *lse, const int32_t *targets,
+                          const float *dlogprob)
 {
     (void)b;
     int V = logits.cols;
     for (int n = 0; n < logits.rows; n++) {
-        float *z = logits.data + (size_t)n * V;
+        const float *z = logits.data + (size_t)n * V;
+        float *dz = dlogits.data + (size_t)n * V;
         for (int j = 0; j < V; j++)
-            z[j] = targets[n] < 0 ? 0 : (float)(dlogprob[n] * ((j == targets[n]) - exp((double)z[j] - lse[n])));
+            dz[j] = targets[n] < 0 ? 0 : (float)(dlogprob[n] * ((j == targets[n]) - exp((double)z[j] - lse[n])));
     }
 }

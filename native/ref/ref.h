@@ -1,5 +1,5 @@
-/* ref.h: every op as plain loops, one thread, sums in double: the
- * specification that the other backends are tested against. */
+/* ref.h: every op as plain loops, one thread, fp32 tensors, sums in double:
+ * the specification that the other backends are tested against. */
 #ifndef ONCEUPON_REF_H
 #define ONCEUPON_REF_H
 
@@ -22,18 +22,20 @@ void ref_matmul_backward_weight(backend *b, tensor dw, float *dbias, tensor dout
 void ref_attention_forward(backend *b, tensor out, float *lse, tensor qkv, ragged rows, int heads, dropout drop);
 void ref_attention_backward(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out, const float *lse, ragged rows,
                             int heads, dropout drop);
-void ref_attention_decode(backend *b, tensor out, tensor qkv, float *cache, int context, const int32_t *slots,
-                          const int32_t *positions, int heads);
-void ref_gelu_forward(backend *b, float *out, const float *x, size_t count);
-void ref_gelu_backward(backend *b, float *dx, const float *dout, const float *x, size_t count);
-void ref_residual_forward(backend *b, float *out, const float *a, const float *x, size_t count, dropout drop);
-void ref_residual_backward(backend *b, float *dx, const float *dout, size_t count, dropout drop);
+void ref_attention_decode(backend *b, tensor out, tensor qkv, tensor cache, int context, const int32_t *slots,
+                          const int32_t *positions, int heads, dropout drop);
+void ref_gelu_forward(backend *b, tensor out, tensor x);
+void ref_gelu_backward(backend *b, tensor dx, tensor dout, tensor x);
+void ref_residual_forward(backend *b, tensor out, tensor a, tensor x, dropout drop);
+void ref_residual_backward(backend *b, tensor dx, tensor dout, dropout drop);
 void ref_logprob_forward(backend *b, float *logprob, float *entropy, float *lse, tensor logits, const int32_t *targets);
-void ref_logprob_backward(backend *b, tensor logits, const float *lse, const int32_t *targets, const float *dlogprob);
+void ref_logprob_backward(backend *b, tensor dlogits, tensor logits, const float *lse, const int32_t *targets,
+                          const float *dlogprob);
 void ref_sample(backend *b, int32_t *tokens, tensor logits, const uint64_t *stories, const int32_t *positions,
                 sample_options options);
-void ref_adamw(backend *b, float *w, const float *g, float *m, float *v, size_t count, adamw_options options);
-double ref_sum_squares(backend *b, const float *x, size_t count);
+void ref_gradient_norm(backend *b, double *norm, const float *g, size_t count);
+void ref_adamw(backend *b, float *w, const float *g, float *m, float *v, size_t count, const double *norm,
+               adamw_options options);
 void ref_ppo_rewards(backend *b, float *rewards, const float *mask, const float *scores, const float *logprob,
                      const float *reference, ragged rows, float coefficient, int penalty);
 float ref_whiten(backend *b, float *out, const float *x, const float *mask, size_t count, int shift_mean);

@@ -2,16 +2,16 @@
  * applied to dout. */
 #include "ref.h"
 
-void ref_residual_forward(backend *b, float *out, const float *a, const float *x, size_t count, dropout drop)
+void ref_residual_forward(backend *b, tensor out, tensor a, tensor x, dropout drop)
 {
     (void)b;
-    for (size_t i = 0; i < count; i++)
-        out[i] = a[i] + x[i] * ref_dropout_factor(drop, i);
+    for (size_t i = 0; i < tensor_count(out); i++)
+        out.data[i] = a.data[i] + x.data[i] * ref_dropout_factor(drop, i);
 }
 
-void ref_residual_backward(backend *b, float *dx, const float *dout, size_t count, dropout drop)
+void ref_residual_backward(backend *b, tensor dx, tensor dout, dropout drop)
 {
     (void)b;
-    for (size_t i = 0; i < count; i++)
-        dx[i] = dout[i] * ref_dropout_factor(drop, i);
+    for (size_t i = 0; i < tensor_count(dx); i++)
+        dx.data[i] = dout.data[i] * ref_dropout_factor(drop, i);
 }

@@ -46,7 +46,7 @@ typedef struct problem {
 
 static problem p;
 
-static tensor matrix(float *data, int rows, int cols) { return (tensor){data, rows, cols}; }
+static tensor matrix(float *data, int rows, int cols) { return (tensor){data, rows, cols, TENSOR_F32}; }
 
 static double objective(void (*forward)(void))
 {
@@ -127,18 +127,20 @@ static void layernorm_backward(void)
                                  p.keep[1]);
 }
 
-static void gelu_forward(void) { p.b->ops->gelu_forward(p.b, p.result, p.input[0], p.output); }
-static void gelu_backward(void) { p.b->ops->gelu_backward(p.b, p.gradient[0], p.d, p.input[0], p.output); }
+static tensor row(float *data) { return matrix(data, 1, (int)p.output); }
+
+static void gelu_forward(void) { p.b->ops->gelu_forward(p.b, row(p.result), row(p.input[0])); }
+static void gelu_backward(void) { p.b->ops->gelu_backward(p.b, row(p.gradient[0]), row(p.d), row(p.input[0])); }
 
 static void residual_forward(void)
 {
-    p.b->ops->residual_forward(p.b, p.result, p.input[0], p.input[1], p.output, p.drop);
+    p.b->ops->residual_forward(p.b, row(p.result), row(p.input[0]), row(p.input[1]), p.drop);
 }
 
 static void residual_backward(void)
 {
     memcpy(p.gradient[0], p.d, p.output * sizeof *p.d);
-    p.b->ops->residual_backward(p.b, p.gradient[1], p.d, p.output, p.drop);
+    p.b->ops->residual_backward(p.b, row(p.gradient[1]), row(p.d), p.drop);
 }
 
 static void attention_forward(void)
@@ -164,8 +166,8 @@ static void logprob_forward(void)
 
 static void logprob_backward(void)
 {
-    memcpy(p.gradient[0], p.input[0], p.counts[0] * sizeof(float));
-    p.b->ops->logprob_backward(p.b, matrix(p.gradient[0], p.rows, p.in), p.keep[0], p.tokens, p.d);
+    p.b->ops->logprob_backward(p.b, matrix(p.gradient[0], p.rows, p.in), matrix(p.input[0], p.rows, p.in), p.keep[0],
+                               p.tokens, p.d);
 }
 
 static void embedding_forward(void)
@@ -239,7 +241,8 @@ int main(void)
     for (int i = 0; i < 4; i++) {
         backend b;
         char message[256];
-        backend_limits limits = {.rows = 64, .width = 4096, .threads = 2, .isa = sets[i]};
+        backend_limits limits = {
+            .rows = 64, .width = 4096, .threads = 2, .context = 64, .head_width = 64, .stream = 64, .isa = sets[i]};
         memset(&b, 0, sizeof b);
         int status = i == 0 ? backend_ref_create(&b, &limits, message, sizeof message)
                             : backend_cpu_create(&b, &limits, message, sizeof message);

@@ -39,6 +39,10 @@ func LoadWeights(path string, m *student.Model) error {
 	return nil
 }
 
+// Describe reads what a checkpoint's state.json says, and holds the files beside
+// it against it.
+func Describe(folder string) (Header, error) { return readHeader(folder) }
+
 // Load fills a student, its moments and its value head from dir/name, and
 // state from its JSON.
 func Load(dir, name string, m *student.Model, state any) (Header, error) {

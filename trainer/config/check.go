@@ -3,8 +3,11 @@ package config
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
+	"strings"
 
+	"onceupon/bindings/student"
 	"onceupon/trainer/fault"
 )
 
@@ -17,6 +20,8 @@ func (c Config) Check() error {
 	}
 	return nil
 }
+
+var device = regexp.MustCompile(`^(cpu|cuda(:[0-9]{1,2})?)$`)
 
 type rule struct {
 	key   string
@@ -35,6 +40,18 @@ func atLeast(key string, x, low float64) rule {
 
 func oneOf(key, x string, allowed ...string) rule {
 	return rule{key, fmt.Sprintf("%q", x), slices.Contains(allowed, x), fmt.Sprintf("one of %q", allowed)}
+}
+
+func kernels(r Run) bool {
+	if r.Kernels == "" {
+		return true
+	}
+	for name := range strings.SplitSeq(r.Kernels, ",") {
+		if !slices.Contains(student.Kernels(), name) {
+			return false
+		}
+	}
+	return r.Backend == "cpu"
 }
 
 func (c Config) rules() []rule {
@@ -72,10 +89,12 @@ func (c Config) rules() []rule {
 		atLeast("rollout.top_k", float64(c.Rollout.TopK), 0),
 		within("rollout.top_p", c.Rollout.TopP, 0.001, 1),
 		{"teacher.model", c.Teacher.Model, c.Teacher.Model != "", "a name or a path"},
+		{"teacher.device", fmt.Sprintf("%q", c.Teacher.Device), device.MatchString(c.Teacher.Device), "cpu, cuda or cuda:N"},
 		oneOf("teacher.reading", c.Teacher.Reading, "expected", "sampled"),
 		within("teacher.temperature", c.Teacher.Temperature, 0, 10),
 		within("teacher.wave", float64(c.Teacher.Wave), 1, 128),
 		within("teacher.max_unreadable", c.Teacher.MaxUnreadable, 0, 1),
+		oneOf("teacher.missing_marks", c.Teacher.MissingMarks, "refuse", "paper"),
 		within("teacher.probe_stories", float64(c.Teacher.ProbeStories), 2, 1000),
 		{"teacher.weights", c.Teacher.Weights, slices.Min(c.Teacher.Weights[:]) >= 0 && slices.Max(c.Teacher.Weights[:]) > 0, "none negative, one above 0"},
 		within("reward.length_bonus", c.Reward.LengthBonus, 0, 100),
@@ -112,8 +131,11 @@ func (c Config) rules() []rule {
 		within("evaluate.second_stories", float64(c.Evaluate.SecondStories), 0, float64(c.Evaluate.ReportOn)),
 		{"run.seed", c.Run.Seed, c.Run.Seed < 1<<63, "below 2^63"},
 		within("run.threads", float64(c.Run.Threads), 0, 1024),
-		oneOf("run.backend", c.Run.Backend, "cpu", "ref"),
-		oneOf("run.isa", c.Run.ISA, "auto", "avx512", "avx2", "portable"),
+		oneOf("run.backend", c.Run.Backend, "cpu", "cuda", "ref"),
+		oneOf("run.isa", c.Run.ISA, append([]string{"auto"}, student.ISAs...)...),
+		{"run.kernels", fmt.Sprintf("%q", c.Run.Kernels), kernels(c.Run), fmt.Sprintf("of backend cpu, and op=name of %q, with commas between", student.Kernels())},
+		{"run.isa", c.Run.ISA, c.Run.Backend != "cuda" || c.Run.ISA == "auto", "auto with run.backend = \"cuda\", whose variants are those of run.precision"},
+		oneOf("run.precision", c.Run.Precision, "auto", "fp32", "bf16"),
 		{"run.max_tokens", c.Run.MaxTokens, c.Run.MaxTokens >= s.Context, fmt.Sprintf("at least student.context = %d", s.Context)},
 	}
 }

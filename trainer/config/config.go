@@ -63,9 +63,10 @@ type Rollout struct {
 
 // Teacher is who rates, and how it is asked.
 type Teacher struct {
-	Model         string     `toml:"model"`        // gemma-270m, smollm2-135m or a path
+	Model         string     `toml:"model"`        // a name (`onceupon teacher list`) or a path
 	SecondJudge   string     `toml:"second_judge"` // rates before and after, never teaches; "" = none
-	LlamaDir      string     `toml:"llama_dir"`    // "" = where `make fetch` put it
+	Device        string     `toml:"device"`       // cpu, cuda, cuda:N
+	LlamaDir      string     `toml:"llama_dir"`    // "" = where `make fetch` or `make teacher-cuda` put it
 	Rubric        string     `toml:"rubric"`       // "" = by model; plain, chat or a path
 	Reading       string     `toml:"reading"`      // expected, sampled
 	Calibrate     bool       `toml:"calibrate"`
@@ -74,6 +75,7 @@ type Teacher struct {
 	Seed          uint64     `toml:"seed"`
 	Wave          int        `toml:"wave"`           // stories of one decode
 	MaxUnreadable float64    `toml:"max_unreadable"` // fraction of a batch
+	MissingMarks  string     `toml:"missing_marks"`  // of a sampled answer: refuse, or paper (0 each; half of all when none)
 	Probe         bool       `toml:"probe"`          // refuse a teacher that prefers noise
 	ProbeStories  int        `toml:"probe_stories"`  // of each kind
 }
@@ -110,10 +112,12 @@ type PPO struct {
 	ScoreNorm      bool    `toml:"score_norm"`
 	ScoreClip      float64 `toml:"score_clip"` // 0 = off
 	// Quirks of TRL 0.9.4 (docs/ppo.md); parity = "trl-0.9.4" is all of them.
-	ClipOnce   bool   `toml:"clip_once"`
-	StepOnSkip bool   `toml:"step_on_skip"`
-	WhitenLeak bool   `toml:"whiten_leak"`
-	Parity     string `toml:"parity"`
+	ClipOnce   bool `toml:"clip_once"`
+	StepOnSkip bool `toml:"step_on_skip"`
+	WhitenLeak bool `toml:"whiten_leak"`
+	// RolloutDropout tells all but the first batch with pretrain.dropout.
+	RolloutDropout bool   `toml:"rollout_dropout"`
+	Parity         string `toml:"parity"` // trl-0.9.4: all of these and teacher.missing_marks = "paper"
 }
 
 // Interact is the length of the interaction and its guards.
@@ -140,7 +144,9 @@ type Evaluate struct {
 type Run struct {
 	Seed      uint64 `toml:"seed"`
 	Threads   int    `toml:"threads"`    // 0 = one per core
-	Backend   string `toml:"backend"`    // cpu, ref
-	ISA       string `toml:"isa"`        // auto, avx512, avx2, portable
+	Backend   string `toml:"backend"`    // cpu, cuda, ref
+	ISA       string `toml:"isa"`        // auto, avx512bf16, avx512, avx2, portable
+	Kernels   string `toml:"kernels"`    // variants of the cpu backend's ops, "op=name,..."; "" = the defaults
+	Precision string `toml:"precision"`  // fp32; bf16: factors of the student's multiplications, with fp32 sums; auto: bf16 on cuda
 	MaxTokens int    `toml:"max_tokens"` // packed tokens of one call of the student
 }

@@ -63,7 +63,7 @@ func TestFilesAreRefused(t *testing.T) {
 		{"[ppo]\nclip = nan\n", "ppo.clip"},
 		{"[ppo]\nminibatch = 7\n", "ppo.minibatch = 7 must be such that minibatch * accumulation divides rollout.stories = 48"},
 		{"[student]\nheads = 3\n", "student.width = 256 must be a multiple of student.heads = 3"},
-		{"[run]\nbackend = \"cuda\"\n", "run.backend"},
+		{"[run]\nbackend = \"tpu\"\n", "run.backend"},
 		{"[interact]\nbatches = 0\n", "interact.batches = 0 must be above 0 when interact.budget_words is 0"},
 	} {
 		path := filepath.Join(t.TempDir(), "c.toml")

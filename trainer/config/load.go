@@ -13,7 +13,7 @@ import (
 )
 
 // Presets are the configurations built in, by name.
-var Presets = []string{"default", "paper", "smoke"}
+var Presets = []string{"default", "h200", "llama31-8b", "paper", "smoke"}
 
 // Default returns the embedded run's configuration.
 func Default() Config {
@@ -49,6 +49,15 @@ func Load(name string) (Config, error) {
 		return c, fault.Wrap(fault.Usage, err)
 	}
 	return c, decode(name, string(text), &c)
+}
+
+// Resolve sets the switches that ppo.parity stands for (docs/ppo.md).
+func (c Config) Resolve() Config {
+	if c.PPO.Parity == "trl-0.9.4" {
+		c.PPO.ClipOnce, c.PPO.StepOnSkip, c.PPO.WhitenLeak, c.PPO.RolloutDropout = true, true, true, true
+		c.Teacher.MissingMarks = "paper"
+	}
+	return c
 }
 
 // decode reads TOML over c; unknown keys are errors that name the nearest

@@ -26,6 +26,7 @@ type HFConfig struct {
 	Initializer   float64  `json:"initializer_range"`
 	Tied          *bool    `json:"tie_word_embeddings,omitempty"`
 	ScaleByLayer  bool     `json:"scale_attn_by_inverse_layer_idx"`
+	Scaled        *bool    `json:"scale_attn_weights,omitempty"`
 	BOS           int32    `json:"bos_token_id"`
 	EOS           int32    `json:"eos_token_id"`
 	DType         string   `json:"torch_dtype,omitempty"`
@@ -65,7 +66,8 @@ func WriteHF(f *ggml.File, dir, card string) error {
 			Layers: h.Layers, Heads: h.Heads, Activation: "gelu_new", Epsilon: float64(float32(h.LayerNormEpsilon)), Initializer: 0.02, Tied: &tied,
 			BOS: v.End, EOS: v.End, DType: "float32"},
 		"generation_config.json": map[string]any{"bos_token_id": v.End, "eos_token_id": v.End, "pad_token_id": v.End, "do_sample": true,
-			"temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 90},
+			// As `onceupon generate`: half of the context is the prompt's.
+			"temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": min(90, h.Context/2)},
 		"tokenizer_config.json": map[string]any{"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": h.Context,
 			"clean_up_tokenization_spaces": false, "bos_token": v.Tokens[v.End], "eos_token": v.Tokens[v.End], "pad_token": v.Tokens[v.End]},
 	}

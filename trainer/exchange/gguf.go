@@ -13,43 +13,73 @@ var Types = map[string]ggml.Type{"f32": ggml.F32, "f16": ggml.F16, "bf16": ggml.
 // Quantizer turns a matrix [rows][cols] into blocks of a type; libggml's.
 type Quantizer func(t ggml.Type, rows, cols int, x []float32) ([]byte, error)
 
+// Fallback is a matrix that could not have the type that was asked for, since
+// its rows are no whole number of that type's blocks.
+type Fallback struct {
+	Tensor string `json:"tensor"`
+	Cols   int    `json:"cols"`
+	Type   string `json:"type"` // that it got
+}
+
 // WriteGGUF writes a student's file with its matrices in another type. Vectors
-// and positions stay F32, as llama.cpp's own quantisation leaves them.
-func WriteGGUF(f *ggml.File, to io.Writer, t ggml.Type, quantize Quantizer) error {
+// and positions stay F32, as llama.cpp's own quantisation leaves them. A matrix
+// that the type's blocks do not fit becomes Q8_0, or F16 where those of 32 do
+// not fit either; the answer lists them.
+func WriteGGUF(f *ggml.File, to io.Writer, t ggml.Type, quantize Quantizer) ([]Fallback, error) {
 	h, v, err := ggml.ReadModel(f)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	tensors, err := Tensors(f)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var fallen []Fallback
 	for i := range tensors {
 		x := &tensors[i]
-		if t == ggml.F32 || x.Rows == 0 || x.Name == "position_embd.weight" {
+		if x.Rows == 0 || x.Name == "position_embd.weight" {
 			continue
 		}
-		if x.Cols%t.Block() != 0 {
-			return fault.New(fault.Usage, "export: %s has blocks of %d; tensor %s is %d wide: take f16, bf16 or q8_0", t, t.Block(), x.Name, x.Cols)
+		if x.Type = fitting(t, x.Cols); x.Type != t {
+			fallen = append(fallen, Fallback{x.Name, x.Cols, x.Type.String()})
 		}
-		x.Type = t
-		switch t {
+		switch x.Type {
+		case ggml.F32:
 		case ggml.F16:
 			x.Encode = ggml.EncodeF16
 		case ggml.BF16:
 			x.Encode = ggml.EncodeBF16
 		default:
-			rows, cols := x.Rows, x.Cols
-			x.Encode = func(w []float32) ([]byte, error) { return quantize(t, rows, cols, w) }
+			kind, rows, cols := x.Type, x.Rows, x.Cols
+			x.Encode = func(w []float32) ([]byte, error) { return quantize(kind, rows, cols, w) }
 		}
 	}
-	return ggml.WriteModel(to, "onceupon student", h, v, t, tensors)
+	return fallen, ggml.WriteModel(to, "onceupon student", h, v, t, tensors)
 }
+
+// fitting is the type itself, or the next that rows of so many columns fit.
+func fitting(t ggml.Type, cols int) ggml.Type {
+	for _, t := range []ggml.Type{t, ggml.Q8_0} {
+		if cols%t.Block() == 0 {
+			return t
+		}
+	}
+	return ggml.F16
+}
+
+// head is the head of a file that has one of its own.
+const head = "output.weight"
 
 // Tensors are the parameters of a student's file, in its order.
 func Tensors(f *ggml.File) ([]ggml.Tensor, error) {
+	if err := tied(f); err != nil {
+		return nil, err
+	}
 	var all []ggml.Tensor
 	for _, info := range f.Tensors {
+		if info.Name == head {
+			continue
+		}
 		t := ggml.Tensor{Name: info.Name, Read: func() ([]float32, error) { return f.ReadF32(info.Name) }}
 		switch len(info.Dims) {
 		case 1:

@@ -1,12 +1,11 @@
 package exchange
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 
 	"onceupon/bindings/student"
 	"onceupon/ggml"
@@ -54,21 +53,23 @@ func importHF(dir string) (out Imported, err error) {
 	}
 	var c HFConfig
 	if err := json.Unmarshal(text, &c); err != nil {
-		return out, fault.New(fault.Damaged, "%s: %w", path, err)
+		return out, fault.New(fault.Damaged, "%s: %w", path, fault.Brief(err))
 	}
 	switch {
 	case c.ModelType != "gpt2":
 		return out, fault.New(fault.Usage, "%s: model_type %q is not gpt2", path, c.ModelType)
-	case c.Activation != "gelu_new" && c.Activation != "gelu_pytorch_tanh":
+	case c.Activation != "" && c.Activation != "gelu_new" && c.Activation != "gelu_pytorch_tanh":
 		return out, fault.New(fault.Usage, "%s: activation_function %q is not gelu_new", path, c.Activation)
 	case c.Inner != nil && *c.Inner != 4*c.Width:
 		return out, fault.New(fault.Usage, "%s: n_inner %d is not 4 n_embd", path, *c.Inner)
 	case c.Tied != nil && !*c.Tied:
 		return out, fault.New(fault.Usage, "%s: tie_word_embeddings is false; the student's head is tied", path)
+	case c.Scaled != nil && !*c.Scaled:
+		return out, fault.New(fault.Usage, "%s: scale_attn_weights is false; GPT-2's is true", path)
 	case c.ScaleByLayer:
 		return out, fault.New(fault.Usage, "%s: scale_attn_by_inverse_layer_idx is true; GPT-2's is false", path)
 	}
-	f, err := ggml.OpenSafetensors(filepath.Join(dir, "model.safetensors"))
+	f, err := hfWeights(dir)
 	if err != nil {
 		return out, err
 	}
@@ -90,6 +91,9 @@ func importHF(dir string) (out Imported, err error) {
 	if n := out.Tokenizer.VocabSize(); n != s.Vocab {
 		return out, fault.New(fault.Damaged, "%s: the tokenizer has %d tokens, the weights %d", dir, n, s.Vocab)
 	}
+	if out.Tokenizer.EOS() < 0 {
+		return out, noEnd(dir)
+	}
 	if out.Model, err = newModel(s); err != nil {
 		return out, err
 	}
@@ -100,6 +104,18 @@ func importHF(dir string) (out Imported, err error) {
 	return out, nil
 }
 
+// hfWeights opens model.safetensors, or the parts of a model saved in several.
+func hfWeights(dir string) (*ggml.Safetensors, error) {
+	path := filepath.Join(dir, "model.safetensors")
+	index := path + ".index.json"
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(index); err == nil {
+			return ggml.OpenSafetensorsIndex(index)
+		}
+	}
+	return ggml.OpenSafetensors(path)
+}
+
 func hfTokenizer(dir string) (*tokenizer.Tokenizer, error) {
 	path := filepath.Join(dir, "tokenizer.json")
 	if _, err := os.Stat(path); err == nil {
@@ -107,60 +123,16 @@ func hfTokenizer(dir string) (*tokenizer.Tokenizer, error) {
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	path = filepath.Join(dir, "vocab.json")
-	text, err := os.ReadFile(path)
-	if err != nil {
+	vocab := filepath.Join(dir, "vocab.json")
+	if _, err := os.Stat(vocab); errors.Is(err, os.ErrNotExist) {
 		return nil, fault.New(fault.Damaged, "import %s: neither tokenizer.json nor vocab.json", dir)
 	}
-	var vocab map[string]int
-	if err := json.Unmarshal(text, &vocab); err != nil {
-		return nil, fault.New(fault.Damaged, "%s: %w", path, err)
-	}
-	tokens := make([]string, len(vocab))
-	for token, id := range vocab {
-		if id < 0 || id >= len(tokens) {
-			return nil, fault.New(fault.Damaged, "%s: token %q has the id %d; ids must be dense", path, token, id)
-		}
-		tokens[id] = token
-	}
-	path = filepath.Join(dir, "merges.txt")
-	merges, err := readMerges(path)
-	if err != nil {
-		return nil, err
-	}
-	var specials []string
-	for _, name := range append(tokenizer.PaperSpecials(), "<|endoftext|>") {
-		if _, ok := vocab[name]; ok {
-			specials = append(specials, name)
-		}
-	}
-	t, err := tokenizer.FromParts(tokens, merges, specials)
-	if err != nil {
-		return nil, fault.New(fault.Damaged, "%s: %w", path, err)
-	}
-	return t, nil
+	return tokenizer.LoadPair(vocab, filepath.Join(dir, "merges.txt"))
 }
 
-// readMerges reads one merge a line; the first line may name a version.
-func readMerges(path string) ([]string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fault.New(fault.Damaged, "import: %w: it belongs to vocab.json", err)
-	}
-	defer f.Close()
-	var merges []string
-	lines := bufio.NewScanner(f)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimRight(lines.Text(), "\r")
-		if line == "" || n == 1 && strings.HasPrefix(line, "#version") {
-			continue
-		}
-		merges = append(merges, line)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fault.New(fault.Damaged, "%s: %w", path, err)
-	}
-	return merges, nil
+// noEnd is the error of a vocabulary whose stories could not end.
+func noEnd(path string) error {
+	return fault.New(fault.Usage, "import %s: the vocabulary has no token that ends a document, </s> or <|endoftext|>", path)
 }
 
 func importGGUF(path string) (out Imported, err error) {
@@ -176,6 +148,12 @@ func importGGUF(path string) (out Imported, err error) {
 	if out.Tokenizer, err = tokenizer.FromParts(v.Tokens, v.Merges, v.Specials); err != nil {
 		return out, fault.New(fault.Damaged, "%s: %w", path, err)
 	}
+	if out.Tokenizer.EOS() < 0 {
+		return out, noEnd(path)
+	}
+	if err := tied(f); err != nil {
+		return out, err
+	}
 	out.Model, err = newModel(student.Config{Layers: h.Layers, Heads: h.Heads, Width: h.Width, Context: h.Context, Vocab: h.Vocab, LayerNormEpsilon: h.LayerNormEpsilon})
 	if err != nil {
 		return out, err
@@ -185,4 +163,24 @@ func importGGUF(path string) (out Imported, err error) {
 		return out, err
 	}
 	return out, nil
+}
+
+// tied checks that the head, where a file has one of its own, is the
+// embedding: the student has no other.
+func tied(f *ggml.File) error {
+	if _, err := f.Tensor(head); err != nil {
+		return nil
+	}
+	a, err := f.ReadF32(head)
+	if err != nil {
+		return err
+	}
+	b, err := f.ReadF32("token_embd.weight")
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(a, b) {
+		return fault.New(fault.Usage, "%s: %s is not token_embd.weight; the student's head is tied", f.Path, head)
+	}
+	return nil
 }

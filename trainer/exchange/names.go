@@ -118,7 +118,9 @@ func LoadHF(f *ggml.Safetensors, m *student.Model) error {
 	return nil
 }
 
-// Shape finds a student's shape in its weights; heads are not written there.
+// Shape finds a student's shape in its weights, and that every layer has it, so
+// that whoever makes room for the student takes no more than the file has.
+// Heads are not written there.
 func Shape(f *ggml.Safetensors, heads int, epsilon float64) (student.Config, error) {
 	find := func(name string) (ggml.SafeTensor, error) {
 		if f.Has(name) {
@@ -145,5 +147,17 @@ func Shape(f *ggml.Safetensors, heads int, epsilon float64) (student.Config, err
 		return c, fault.New(fault.Damaged, "%s: wte %v, wpe %v and %d layers do not make a GPT-2 of %d heads", f.Path, wte.Shape, wpe.Shape, c.Layers, heads)
 	}
 	c.Vocab, c.Width, c.Context = wte.Shape[0], wte.Shape[1], wpe.Shape[0]
+	for layer := range c.Layers {
+		for name, shape := range map[string][2]int{"attn.c_attn": {c.Width, 3 * c.Width}, "attn.c_proj": {c.Width, c.Width},
+			"mlp.c_fc": {c.Width, 4 * c.Width}, "mlp.c_proj": {4 * c.Width, c.Width}} {
+			t, err := find("h." + strconv.Itoa(layer) + "." + name + ".weight")
+			if err != nil {
+				return c, err
+			}
+			if !slices.Equal(t.Shape, shape[:]) {
+				return c, fault.New(fault.Damaged, "%s: tensor %s has shape %v; a width of %d needs %v", f.Path, t.Name, t.Shape, c.Width, shape)
+			}
+		}
+	}
 	return c, nil
 }

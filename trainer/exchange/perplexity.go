@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"iter"
 	"math"
 	"os"
 	"path/filepath"
@@ -10,23 +11,39 @@ import (
 	"onceupon/bindings/llama"
 	"onceupon/ggml"
 	"onceupon/trainer/fault"
+	"onceupon/trainer/tokenizer"
 )
 
 // Quality is how well a student of one type reads a text through libllama.
 type Quality struct {
-	Type       string  `json:"type"`
-	Bytes      int64   `json:"bytes"`
-	Perplexity float64 `json:"perplexity"` // exp of the mean of -log p, tokens
-	Tokens     int     `json:"tokens"`     // that were scored
+	Type       string     `json:"type"`
+	Bytes      int64      `json:"bytes"`
+	Perplexity float64    `json:"perplexity"`          // exp of the mean of -log p, tokens
+	Tokens     int        `json:"tokens"`              // that were scored
+	Fallen     []Fallback `json:"fallbacks,omitempty"` // matrices of another type
 }
 
-// Table writes a student's file in every type, has libllama read the text with
-// each, and removes the files. Rows of one context each, every token but a
-// row's first is scored; at most rows of them.
-func Table(ctx context.Context, f *ggml.File, l *llama.Library, text string, rows, threads int) ([]Quality, error) {
-	h, _, err := ggml.ReadModel(f)
+// Table writes a student's file in every type, has libllama read the documents
+// with each, and removes the files. The text is cut as in pretraining:
+// documents joined by the end token, rows of one context, of which every token
+// but the first is scored; at most rows of them.
+func Table(ctx context.Context, f *ggml.File, l *llama.Library, documents iter.Seq[string], rows, threads int) ([]Quality, error) {
+	h, v, err := ggml.ReadModel(f)
 	if err != nil {
 		return nil, err
+	}
+	tokens, err := tokenizer.FromParts(v.Tokens, v.Merges, v.Specials)
+	if err != nil {
+		return nil, fault.New(fault.Damaged, "%s: %w", f.Path, err)
+	}
+	var ids []int32
+	for d := range documents {
+		if ids = append(tokens.EncodeAppend(ids, d), v.End); len(ids) >= rows*h.Context {
+			break
+		}
+	}
+	if len(ids) < h.Context {
+		return nil, fault.New(fault.Usage, "perplexity: the text has %d tokens; one context of %d is needed", len(ids), h.Context)
 	}
 	dir, err := os.MkdirTemp("", "onceupon")
 	if err != nil {
@@ -43,7 +60,8 @@ func Table(ctx context.Context, f *ggml.File, l *llama.Library, text string, row
 		if err != nil {
 			return nil, err
 		}
-		err = WriteGGUF(f, to, Types[name], quantize)
+		q := Quality{Type: name}
+		q.Fallen, err = WriteGGUF(f, to, Types[name], quantize)
 		if closeErr := to.Close(); err == nil {
 			err = closeErr
 		}
@@ -54,8 +72,8 @@ func Table(ctx context.Context, f *ggml.File, l *llama.Library, text string, row
 		if err != nil {
 			return nil, err
 		}
-		q := Quality{Type: name, Bytes: info.Size()}
-		if q.Perplexity, q.Tokens, err = perplexity(ctx, l, path, text, h.Context, rows, threads); err != nil {
+		q.Bytes = info.Size()
+		if q.Perplexity, q.Tokens, err = perplexity(ctx, l, path, ids, h.Context, rows, threads); err != nil {
 			return nil, err
 		}
 		all = append(all, q)
@@ -63,20 +81,13 @@ func Table(ctx context.Context, f *ggml.File, l *llama.Library, text string, row
 	return all, nil
 }
 
-func perplexity(ctx context.Context, l *llama.Library, path, text string, length, rows, threads int) (float64, int, error) {
-	m, err := l.LoadModel(path)
+func perplexity(ctx context.Context, l *llama.Library, path string, ids []int32, length, rows, threads int) (float64, int, error) {
+	m, err := l.LoadModel(path, "")
 	if err != nil {
 		return 0, 0, err
 	}
 	defer m.Close()
-	ids, err := m.Tokenize(text, false)
-	if err != nil {
-		return 0, 0, err
-	}
-	if len(ids) < length {
-		return 0, 0, fault.New(fault.Usage, "perplexity: the text has %d tokens; one context of %d is needed", len(ids), length)
-	}
-	c, err := m.NewContext(llama.ContextOptions{Tokens: length, Batch: length, Sequences: 1, Outputs: length, Threads: threads})
+	c, err := m.NewContext(llama.ContextOptions{Tokens: length, Batch: length, Sequences: 1, Outputs: length, Threads: threads, Exact: true})
 	if err != nil {
 		return 0, 0, err
 	}

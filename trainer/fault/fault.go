@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Kind is a documented exit code of the program.
@@ -44,6 +45,16 @@ func Wrap(kind Kind, err error) error {
 		return nil
 	}
 	return &fault{kind, err}
+}
+
+// Brief cuts a long message: encoding/json's repeat what they read, which may
+// be as long as the file. What the error wraps is lost then.
+func Brief(err error) error {
+	const most = 200
+	if text := err.Error(); len(text) > most {
+		return errors.New(strings.ToValidUTF8(text[:most], "") + "...")
+	}
+	return err
 }
 
 // Code returns the exit code for err: 0 for nil, the outermost kind if there

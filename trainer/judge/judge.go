@@ -14,8 +14,9 @@ import (
 // Options of Open.
 type Options struct {
 	LlamaDir  string // "" = where it was fetched to
+	Device    string // "" or cpu, cuda, cuda:N
 	AnyHash   bool   // accept a libllama that is not the pinned file
-	Model     string // gemma-270m, smollm2-135m or a path
+	Model     string // a name of Catalogue or a path
 	Rubric    string // "" = by model; plain, chat or a path
 	Prompt    string // the fixed opening of the stories
 	Reading   string // "expected" or "sampled"
@@ -28,7 +29,11 @@ type Options struct {
 	Temperature float64 // of the sampled reading
 	Seed        uint64
 	Calibrate   bool
-	Log         *slog.Logger
+	// MissingMarks says what the sampled reading makes of fewer than three
+	// integers: "refuse" asks again and then gives the story up, "paper" counts
+	// 0 for each, and half of the points when there is none.
+	MissingMarks string
+	Log          *slog.Logger
 }
 
 // Info describes an open judge.
@@ -45,6 +50,7 @@ type Info struct {
 type Stats struct {
 	Stories, Tokens int
 	Seconds         float64
+	PrefillSeconds  float64 // of these, reading the stories; the rest is the marks
 }
 
 // Judge is a teacher through libllama. One goroutine at a time.
@@ -54,6 +60,7 @@ type Judge struct {
 	model       *llama.Model
 	context     *llama.Context
 	prefix      int // tokens
+	prefixIDs   []int32
 	tail        []int32
 	digits      [4]int32
 	space       int32 // token between digits; -1 when digits follow each other
@@ -70,29 +77,27 @@ func Open(ctx context.Context, o Options) (*Judge, error) {
 	if o.Reading != "expected" && o.Reading != "sampled" {
 		return nil, fault.New(fault.Usage, "teacher reading %q must be expected or sampled", o.Reading)
 	}
-	dir, err := FindLlama(o.LlamaDir)
+	dir, err := FindLlama(o.LlamaDir, o.Device)
 	if err != nil {
 		return nil, err
 	}
-	path, rubric, err := FindModel(o.Model)
+	candidate, err := Examine(o)
 	if err != nil {
 		return nil, err
 	}
-	library, err := llama.Open(dir, llama.Options{AnyHash: o.AnyHash, Log: o.Log})
+	library, err := llama.Open(dir, llama.Options{AnyHash: o.AnyHash, Device: o.Device, Log: o.Log})
 	if err != nil {
 		return nil, err
 	}
-	j := &Judge{options: o}
-	if j.model, err = library.LoadModel(path); err != nil {
+	path := candidate.Header.Path
+	if err := candidate.fits(library); err != nil {
 		return nil, err
 	}
-	if o.Rubric != "" {
-		rubric = o.Rubric
+	j := &Judge{options: o, rubric: candidate.rubric}
+	if j.model, err = library.LoadModel(path, o.Device); err != nil {
+		return nil, err
 	}
-	if rubric == "" {
-		rubric = "chat"
-	}
-	if err := j.prepare(rubric); err != nil {
+	if err := j.prepare(candidate.frame); err != nil {
 		j.Close()
 		return nil, fmt.Errorf("teacher %s: %w", path, err)
 	}
@@ -104,31 +109,18 @@ func Open(ctx context.Context, o Options) (*Judge, error) {
 	return j, nil
 }
 
-// prepare renders the rubric, checks the digits and reads the prefix.
-func (j *Judge) prepare(rubric string) error {
-	var err error
-	if j.rubric, err = LoadRubric(rubric); err != nil {
-		return err
-	}
-	frame, err := j.rubric.render(j.options.Prompt, j.model.ChatTemplate())
+// prepare checks the digits and reads the prefix.
+func (j *Judge) prepare(f frame) error {
+	prefix, tail, err := f.tokens(j.model)
 	if err != nil {
 		return err
 	}
-	prefix, err := j.model.Tokenize(frame.prefix, frame.special)
-	if err != nil {
-		return err
-	}
-	if bos, wanted := j.model.BOS(); wanted {
-		prefix = append([]int32{bos}, prefix...)
-	}
-	if j.tail, err = j.model.Tokenize(frame.tail, frame.special); err != nil {
-		return err
-	}
+	j.tail = tail
 	if err := j.findDigits(j.rubric.Form == "plain"); err != nil {
 		return err
 	}
 	o := j.options
-	perStory := o.MaxTokens + len(j.tail) + 8
+	perStory := o.MaxTokens + len(j.tail) + answerRoom
 	j.context, err = j.model.NewContext(llama.ContextOptions{
 		Tokens: len(prefix) + o.Wave*perStory + 64, Batch: max(len(prefix), o.Wave*perStory), Sequences: o.Wave + 1,
 		Outputs: o.Wave, Threads: o.Threads,
@@ -136,16 +128,46 @@ func (j *Judge) prepare(rubric string) error {
 	if err != nil {
 		return err
 	}
-	j.prefix = len(prefix)
-	tokens := make([]llama.Token, len(prefix))
-	for i, id := range prefix {
+	j.prefix, j.prefixIDs = len(prefix), prefix
+	if err := j.readPrefix(); err != nil {
+		return err
+	}
+	j.info = Info{j.model.Description(), j.model.Path, j.model.Bytes(), j.rubric.Name, j.prefix, o.Reading}
+	return nil
+}
+
+func (j *Judge) readPrefix() error {
+	tokens := make([]llama.Token, len(j.prefixIDs))
+	for i, id := range j.prefixIDs {
 		tokens[i] = llama.Token{ID: id, Position: int32(i)}
 	}
 	if err := j.context.Decode(tokens); err != nil {
 		return fmt.Errorf("rubric: %w", err)
 	}
-	j.info = Info{j.model.Description(), j.model.Path, j.model.Bytes(), j.rubric.Name, j.prefix, o.Reading}
 	return nil
+}
+
+// Reread forgets the prefix and reads it again, which every story would cost
+// if they did not share it.
+func (j *Judge) Reread() error {
+	if err := j.context.Forget(0, 0); err != nil {
+		return err
+	}
+	return j.readPrefix()
+}
+
+// Question is what a story is put into, for a program that asks the same.
+type Question struct {
+	Prefix []int32  `json:"prefix"` // before the story
+	Tail   []int32  `json:"tail"`   // after it
+	Digits [4]int32 `json:"digits"` // tokens of the marks 0..3
+	Space  int32    `json:"space"`  // between marks
+	Plain  bool     `json:"plain"`  // the story is the reply alone, after a blank
+}
+
+// Question returns the judge's own.
+func (j *Judge) Question() Question {
+	return Question{j.prefixIDs, j.tail, j.digits, j.space, j.rubric.Form == "plain"}
 }
 
 // findDigits finds the tokens of the digits and of what separates them. In

@@ -85,7 +85,7 @@ func TestSampledReading(t *testing.T) {
 }
 
 func TestMissingTeacher(t *testing.T) {
-	dir, err := FindLlama("")
+	dir, err := FindLlama("", "")
 	if err != nil {
 		t.Skip(err)
 	}
@@ -117,9 +117,80 @@ func TestParseMarks(t *testing.T) {
 		if marks != c.marks || found != c.found {
 			t.Errorf("%q: %v %d, want %v %d", c.answer, marks, found, c.marks, c.found)
 		}
-		if got := PaperScore(c.answer); math.Abs(got-c.paper) > 1e-12 {
+		made, _ := paperMarks(c.answer)
+		if got := (made[0] + made[1] + made[2]) / 9; math.Abs(got-c.paper) > 1e-12 {
 			t.Errorf("%q: paper score %v, want %v", c.answer, got, c.paper)
 		}
+	}
+}
+
+// Answers sampled in one wave are those of each story, whatever its place: at
+// temperature 0 the words agree but for the last digits of the logits.
+func TestSampledWave(t *testing.T) {
+	rate := func(wave int, stories ...string) map[string]Rating {
+		j, err := Open(context.Background(), Options{Model: "gemma-270m", Prompt: "Once upon a time,", Reading: "sampled", MaxTokens: 256, Threads: 2, Wave: wave, Seed: 42})
+		if fault.Code(err) == int(fault.Capability) {
+			t.Skipf("no teacher on this machine: %v", err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer j.Close()
+		ratings, err := j.Rate(context.Background(), stories)
+		if err != nil {
+			t.Fatal(err)
+		}
+		of := map[string]Rating{}
+		for i, s := range stories {
+			of[s] = ratings[i]
+		}
+		return of
+	}
+	noise := "zq zq zq zq zq."
+	one, three := rate(1, wellMade[0], noise, wellMade[1]), rate(3, wellMade[1], wellMade[0], noise)
+	same := 0
+	for s, a := range one {
+		b := three[s]
+		if a.Text == b.Text {
+			same++
+		}
+		for mark := range a.Distribution[0] {
+			if d := math.Abs(a.Distribution[0][mark] - b.Distribution[0][mark]); d > 0.1 {
+				t.Errorf("%.20q: mark %d has probability %v alone, %v in a wave", s, mark, a.Distribution[0][mark], b.Distribution[0][mark])
+			}
+		}
+	}
+	if same < 2 {
+		t.Errorf("answers alone %+v, in a wave %+v", one, three)
+	}
+}
+
+// TestMissingMarks lets a base model answer, which seldom says three integers:
+// refused ones are left out, the paper's rule makes marks of all.
+func TestMissingMarks(t *testing.T) {
+	missing := 0
+	for _, rule := range []string{"refuse", "paper"} {
+		j := openJudge(t, "smollm2-135m", "sampled")
+		j.options.MissingMarks, j.options.Temperature = rule, 3 // hot enough for nonsense
+		ratings, err := j.Rate(context.Background(), wellMade[:2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range ratings {
+			marks, found := ParseMarks(r.Text)
+			switch {
+			case rule == "refuse" && (r.Unreadable != (found < 3) || r.Missing != 0):
+				t.Errorf("refuse %q: unreadable %v, missing %d", r.Text, r.Unreadable, r.Missing)
+			case rule == "paper" && (r.Unreadable || r.Missing != 3-found || r.Asked != 1):
+				t.Errorf("paper %q: unreadable %v, missing %d, asked %d times", r.Text, r.Unreadable, r.Missing, r.Asked)
+			case rule == "paper" && found > 0 && r.Marks != marks, rule == "paper" && found == 0 && r.Score() != 4.5:
+				t.Errorf("paper %q: marks %v", r.Text, r.Marks)
+			}
+			missing += r.Missing
+		}
+	}
+	if missing == 0 {
+		t.Error("every answer held three marks: nothing was tested")
 	}
 }
 

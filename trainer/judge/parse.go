@@ -22,13 +22,13 @@ func ParseMarks(answer string) (marks [3]float64, found int) {
 	return marks, found
 }
 
-// PaperScore is the paper's teacher reward of an answer, 0..1: the sum of the
-// first three integers over 9, missing ones counting 0, and 0.5 when there is
-// none. Only for comparing with its published figures.
-func PaperScore(answer string) float64 {
-	marks, found := ParseMarks(answer)
+// paperMarks are the marks that the paper's teacher.py makes of an answer:
+// missing integers count 0, and an answer without any gets half of the nine
+// points.
+func paperMarks(answer string) (marks [3]float64, found int) {
+	marks, found = ParseMarks(answer)
 	if found == 0 {
-		return 0.5
+		marks = [3]float64{1.5, 1.5, 1.5}
 	}
-	return (marks[0] + marks[1] + marks[2]) / 9
+	return marks, found
 }

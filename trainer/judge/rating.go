@@ -19,6 +19,7 @@ type Rating struct {
 	Entropy      float64       // mean entropy of the three distributions, nats
 	Text         string        // the teacher's words, when it was sampled
 	Unreadable   bool          // no three marks, also when asked again
+	Missing      int           // marks that were made up under Options.MissingMarks = "paper"
 	Asked        int
 }
 

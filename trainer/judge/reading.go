@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
+	"time"
 
 	"onceupon/bindings/llama"
 )
@@ -13,6 +14,8 @@ import (
 // story, the index of its last token in the decode. Sequence i+1 is story i;
 // its next position is length[i].
 func (j *Judge) open(tokens [][]int32) (last []int, err error) {
+	started := time.Now()
+	defer func() { j.stats.PrefillSeconds += time.Since(started).Seconds() }()
 	var all []llama.Token
 	for i, story := range tokens {
 		sequence := int32(i + 1)
@@ -101,62 +104,96 @@ func (j *Judge) expected(_ []string, tokens [][]int32) ([]Rating, error) {
 const answerTokens = 6
 
 // sampled lets the teacher answer as in the paper: temperature, at most 6
-// tokens, three integers parsed; an unreadable answer is asked for once more.
+// tokens, three integers parsed; unreadable answers are asked for once more.
 // The draws are keyed by the seed and the story's text.
 func (j *Judge) sampled(texts []string, tokens [][]int32) ([]Rating, error) {
 	ratings := make([]Rating, len(tokens))
-	for i := range tokens {
-		r := &ratings[i]
-		for r.Asked < 2 {
+	paper := j.options.MissingMarks == "paper"
+	read := ParseMarks
+	if paper {
+		read = paperMarks
+	}
+	pending := make([]int, len(tokens))
+	for i := range pending {
+		pending[i] = i
+	}
+	for asked := 0; asked < 2 && len(pending) > 0; asked++ {
+		var stories [][]int32
+		var random []*rand.Rand
+		for _, i := range pending {
 			hash := sha256.Sum256([]byte(texts[i]))
-			random := rand.New(rand.NewPCG(j.options.Seed, binary.LittleEndian.Uint64(hash[:])+uint64(r.Asked)))
-			answer, first, err := j.answer(tokens[i], random)
-			if err != nil {
-				return nil, err
-			}
-			r.Asked++
-			r.Text = answer
-			marks, found := ParseMarks(answer)
-			if r.Unreadable = found < 3; !r.Unreadable {
-				r.Marks = marks
-				r.Distribution[0] = first
-				break
-			}
+			random = append(random, rand.New(rand.NewPCG(j.options.Seed, binary.LittleEndian.Uint64(hash[:])+uint64(asked))))
+			stories = append(stories, tokens[i])
 		}
+		answers, err := j.answers(stories, random)
+		if err != nil {
+			return nil, err
+		}
+		var again []int
+		for k, i := range pending {
+			r := &ratings[i]
+			r.Asked++
+			r.Text = answers[k].text
+			marks, found := read(r.Text)
+			if paper {
+				r.Missing = 3 - found
+			}
+			if r.Unreadable = found < 3 && !paper; r.Unreadable {
+				again = append(again, i)
+				continue
+			}
+			r.Marks, r.Distribution[0] = marks, answers[k].first
+		}
+		pending = again
 	}
 	return ratings, nil
 }
 
-// answer samples one answer; first is the distribution of the digits at its
-// first place.
-func (j *Judge) answer(story []int32, random *rand.Rand) (text string, first [4]float64, err error) {
-	last, err := j.open([][]int32{story})
+// answer is what the teacher says of one story.
+type answer struct {
+	text  string
+	first [4]float64 // the distribution of the digits at the first place
+}
+
+// answers samples one answer to each story of a wave; those that have ended
+// leave the decodes.
+func (j *Judge) answers(stories [][]int32, random []*rand.Rand) ([]answer, error) {
+	at, err := j.open(stories)
 	if err != nil {
-		return "", first, err
+		return nil, err
 	}
-	at := last[0]
+	all := make([]answer, len(stories))
 	for n := range answerTokens {
-		logits, err := j.context.Logits(at)
-		if err != nil {
-			return "", first, err
+		var next []llama.Token
+		for i := range stories {
+			if at[i] < 0 {
+				continue
+			}
+			logits, err := j.context.Logits(at[i])
+			if err != nil {
+				return nil, err
+			}
+			if n == 0 {
+				all[i].first = j.marks(logits)
+			}
+			token := draw(logits, j.options.Temperature, random[i].Float64())
+			if at[i] = -1; j.model.IsEnd(token) {
+				continue
+			}
+			all[i].text += j.model.Piece(token)
+			if n < answerTokens-1 {
+				at[i] = len(next)
+				next = append(next, llama.Token{ID: token, Position: int32(j.prefix + len(stories[i]) + n), Sequence: int32(i + 1), Logits: true})
+			}
 		}
-		if n == 0 {
-			first = j.marks(logits)
-		}
-		token := draw(logits, j.options.Temperature, random.Float64())
-		if j.model.IsEnd(token) {
+		if len(next) == 0 {
 			break
 		}
-		text += j.model.Piece(token)
-		if n == answerTokens-1 {
-			break
+		if err := j.context.Decode(next); err != nil {
+			return nil, err
 		}
-		if err := j.context.Decode([]llama.Token{{ID: token, Position: int32(j.prefix + len(story) + n), Sequence: 1, Logits: true}}); err != nil {
-			return "", first, err
-		}
-		at = 0
 	}
-	return text, first, j.close([][]int32{story})
+	return all, j.close(stories)
 }
 
 // draw samples a token at a temperature; 0 takes the best.

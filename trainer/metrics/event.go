@@ -46,6 +46,7 @@ type BatchEvent struct {
 	Batch          int        `json:"batch"`
 	Stories        int        `json:"stories"`
 	Unreadable     int        `json:"unreadable"`
+	MissingMarks   int        `json:"missing_marks"` // made up under teacher.missing_marks = "paper"
 	BudgetWords    int        `json:"budget_words"`
 	Marks          [3]float64 `json:"marks"`      // mean per criterion, 0..3
 	MarksCI        [3]float64 `json:"marks_ci95"` // half widths

@@ -93,6 +93,44 @@ func TestAdvantagesVectors(t *testing.T) {
 	}
 }
 
+// TestLossVectors: TRL's loss depends on the differences of new and old
+// log-probabilities and values alone, so a real model takes the vectors' place
+// when old ones are set at the vectors' distance from its own.
+func TestLossVectors(t *testing.T) {
+	m := model(t, true, 64)
+	begin(t, m, model(t, false, 64))
+	b := student.Pack([][]int32{{1, 2, 3, 4, 5, 6}, {1, 6, 5, 4, 3, 2}})
+	mask := []float32{0, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0}
+	moved := []float32{0, .3, -.05, .1, 0, 0, 0, -.4, .02, 0, 0, 0}
+	newValue := []float32{0, .45, -.1, .1, 0, 0, 0, .1, .2, 0, 0, 0}
+	oldValue := []float32{.3, .1, -.2, .4, 9, 0, .5, .2, .6, -.1, 9, 0}
+	returns := []float32{0, .77305, .719, .82, 0, 0, 0, .2505, .19, 0, 0, 0}
+	white := []float32{0, .6536669, 1.1230117, .1707732, 0, 0, 0, -.5343411, -1.4131104, 0, 0, 0}
+	now := student.NewScores(len(b.Tokens), true)
+	if err := m.Forward(b, nil, now); err != nil {
+		t.Fatal(err)
+	}
+	var oldLogprob []float32
+	for i := range b.Tokens {
+		oldLogprob = append(oldLogprob, now.Logprob[i]-moved[i])
+		oldValue[i] += now.Value[i] - newValue[i]
+		returns[i] += now.Value[i] - newValue[i]
+	}
+	s, err := m.PPOBackward(mask, oldLogprob, oldValue, white, returns, student.PPOOptions{Clip: .2, ValueClip: .2, ValueCoefficient: .1, TokenCount: 5, Scale: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near(t, "policy loss", s.PolicyLoss/s.Tokens, -.0344492, 2e-6)
+	near(t, "value loss", s.ValueLoss/s.Tokens, .1479687, 2e-6)
+	near(t, "total loss", s.PolicyLoss/s.Tokens+.1*s.ValueLoss/s.Tokens, -.0196523, 2e-6)
+	near(t, "approximate KL", s.ApproxKL/s.Tokens, .02629, 2e-6)
+	near(t, "policy KL", s.PolicyKL/s.Tokens, .006, 2e-6)
+	near(t, "clipped ratios", s.PolicyClipped/s.Tokens, .4, 1e-12)
+	near(t, "clipped values", s.ValueClipped/s.Tokens, .4, 1e-12)
+	near(t, "mean ratio", s.Ratio/s.Tokens, 1.0193561, 2e-6)
+	near(t, "value error", s.ValueError/s.Tokens, .2632545, 2e-6)
+}
+
 func TestMaskCoversReplies(t *testing.T) {
 	b := Batch{Stories: student.Pack([][]int32{{1, 2, 3, 4, 5, 6, 7}, {1, 2, 3, 4, 5}}), Prompts: []int{4, 4}}
 	want := []float32{0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 1, 0}

@@ -31,9 +31,6 @@ func PPOSettings(c config.PPO) ppo.Settings {
 		ScoreScaling: c.ScoreScaling, ScoreNorm: c.ScoreNorm, ScoreClip: c.ScoreClip,
 	}
 	s.Parity = ppo.Quirks{ClipOnce: c.ClipOnce, StepOnSkip: c.StepOnSkip, WhitenLeak: c.WhitenLeak}
-	if c.Parity != "" {
-		s.Parity = ppo.TRL094
-	}
 	return s
 }
 
@@ -192,7 +189,11 @@ func (s *session) batch(ctx context.Context, trainer *ppo.Trainer, promptWords i
 	event := metrics.BatchEvent{Event: "batch", Batch: s.state.Batch + 1, Stories: n}
 	event.Seconds.Other = s.lap()
 
-	stories, err := s.teller().Tell(ctx, s.prompt, ids(uint64(s.state.Batch)*uint64(n), n), nil)
+	teller := s.teller()
+	if s.c.PPO.RolloutDropout && s.state.Batch > 0 {
+		teller.Generation.Dropout = float32(s.c.Pretrain.Dropout)
+	}
+	stories, err := teller.Tell(ctx, s.prompt, ids(uint64(s.state.Batch)*uint64(n), n), nil)
 	if err != nil {
 		return err
 	}
@@ -278,6 +279,7 @@ func (s *session) ratings(ctx context.Context, stories []rollout.Story, event *m
 	var scores []float64
 	last := ""
 	for i, r := range ratings {
+		event.MissingMarks += r.Missing
 		if r.Unreadable {
 			event.Unreadable++
 			last = r.Text

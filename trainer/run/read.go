@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"onceupon/ggml"
+	"onceupon/trainer/config"
 	"onceupon/trainer/corpus"
 	"onceupon/trainer/fault"
 	"onceupon/trainer/metrics"
@@ -20,28 +21,46 @@ func (s *session) read(ctx context.Context) error {
 	if s.o.Student != "" {
 		return s.openTokenizer(ctx, nil)
 	}
-	name := s.c.Corpus.Path
-	var reading, held iter.Seq[string]
-	if name == "" {
-		name = "storybook"
-		book := storybook.New(s.c.Run.Seed)
-		reading = book.Documents(s.c.Corpus.Words)
-		held = book.HeldOut(max(2*s.c.Student.Context, min(20_000, int(float64(s.c.Corpus.Words)*s.c.Corpus.HeldOut))))
-	} else {
-		c, err := corpus.Open(ctx, name)
-		if err != nil {
-			return err
-		}
-		reading, held = c.Split(s.c.Run.Seed, s.c.Corpus.HeldOut)
+	name, reading, held, err := texts(ctx, s.c)
+	if err != nil {
+		return err
 	}
 	// Text that will never be read need not be packed.
 	reading = firstWords(reading, s.c.Pretrain.Words)
 	if err := s.openTokenizer(ctx, reading); err != nil {
 		return err
 	}
-	var err error
 	s.corpus, err = pretrain.NewCorpus(name, reading, held, s.tokenizer.Encode, s.tokenizer.EOS(), s.c.Student.Context)
 	return err
+}
+
+// texts are the documents that a configuration reads, and those held out.
+func texts(ctx context.Context, c config.Config) (name string, reading, held iter.Seq[string], err error) {
+	if c.Corpus.Path == "" {
+		book := storybook.New(c.Run.Seed)
+		words := max(2*c.Student.Context, min(20_000, int(float64(c.Corpus.Words)*c.Corpus.HeldOut)))
+		return "storybook", book.Documents(c.Corpus.Words), book.HeldOut(words), nil
+	}
+	all, err := corpus.Open(ctx, c.Corpus.Path)
+	if err != nil {
+		return c.Corpus.Path, nil, nil, err
+	}
+	reading, held = all.Split(c.Run.Seed, c.Corpus.HeldOut)
+	return c.Corpus.Path, reading, held, nil
+}
+
+// HeldOut is the text that a run keeps from its student's pretraining.
+func HeldOut(ctx context.Context, folder string) (iter.Seq[string], error) {
+	path := filepath.Join(folder, "config.toml")
+	if !exists(path) {
+		return nil, fault.New(fault.Usage, "%s: no such file: without a run's configuration its held-out text is not known, give a text FILE", path)
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	_, _, held, err := texts(ctx, c.Resolve())
+	return held, err
 }
 
 // firstWords stops after the document in which the words are reached; a

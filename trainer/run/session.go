@@ -77,7 +77,7 @@ func Threads(c config.Config) int {
 func PolicyOptions(c config.Config) student.Options {
 	stories := max(c.Rollout.Stories, c.Pretrain.BatchTokens/c.Student.Context+1)
 	return student.Options{
-		Backend: c.Run.Backend, ISA: c.Run.ISA, Threads: Threads(c), MaxTokens: c.Run.MaxTokens, MaxStories: stories,
+		Backend: c.Run.Backend, ISA: c.Run.ISA, Kernels: c.Run.Kernels, Precision: c.Run.Precision, Threads: Threads(c), MaxTokens: c.Run.MaxTokens, MaxStories: stories,
 		PPOTokens: c.Rollout.Stories * c.Student.Context, DecodeStories: min(c.Rollout.Stories, c.Run.MaxTokens),
 		Train: true, ValueHead: true,
 	}
@@ -94,6 +94,11 @@ func ReferenceOptions(c config.Config) student.Options {
 func open(c config.Config, o Options) (*session, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
+	}
+	if c.Run.Backend == "cuda" { // what the machine lacks is said before anything is written
+		if _, err := student.CUDADevice(); err != nil {
+			return nil, err
+		}
 	}
 	folder, err := runfolder.Open(o.Folder, c)
 	if err != nil {
@@ -223,17 +228,22 @@ func (s *session) teller() rollout.Teller {
 func openJudge(ctx context.Context, c config.Config, model string, log *slog.Logger) (*judge.Judge, error) {
 	t := c.Teacher
 	return judge.Open(ctx, judge.Options{
-		LlamaDir: t.LlamaDir, AnyHash: t.LlamaDir != "", Model: model, Rubric: t.Rubric, Prompt: c.Rollout.Prompt, Reading: t.Reading,
-		MaxTokens: teacherRoom(c), Threads: Threads(c), Wave: t.Wave, Temperature: t.Temperature, Seed: t.Seed,
-		Calibrate: t.Calibrate, Log: log,
+		LlamaDir: t.LlamaDir, AnyHash: t.LlamaDir != "", Device: t.Device, Model: model, Rubric: t.Rubric, Prompt: c.Rollout.Prompt, Reading: t.Reading,
+		MaxTokens: TeacherRoom(c), Threads: Threads(c), Wave: t.Wave, Temperature: t.Temperature, Seed: t.Seed,
+		Calibrate: t.Calibrate, MissingMarks: t.MissingMarks, Log: log,
 	})
 }
 
-// teacherRoom is how many teacher tokens a story may have. A token of the
+// OpenTeacher opens the teacher of a configuration, outside a run.
+func OpenTeacher(ctx context.Context, c config.Config, log *slog.Logger) (*judge.Judge, error) {
+	return openJudge(ctx, c, c.Teacher.Model, log)
+}
+
+// TeacherRoom is how many teacher tokens a story may have. A token of the
 // student's may be a single byte of several that the teacher needs one token
 // for, but not longer than the longest: four teacher tokens a student token and
 // the prompt's words cover what a sampled story can hold.
-func teacherRoom(c config.Config) int {
+func TeacherRoom(c config.Config) int {
 	return 4*c.Rollout.MaxNewTokens + 2*len(c.Rollout.Prompt) + 256
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"onceupon/trainer/fault"
+	"onceupon/trainer/xtest"
 )
 
 func TestJSONRoundTrip(t *testing.T) {
@@ -133,16 +134,26 @@ func TestParsePairs(t *testing.T) {
 	}
 }
 
+// An error does not repeat a long file.
+func TestErrorsAreShort(t *testing.T) {
+	long := strings.Repeat("a", 1<<16)
+	for _, text := range []string{`{"model":{"type":"` + long + `"}}`, `{"model":{"vocab":{"a":` + strings.Repeat("1", 1<<16) + `}}}`, `{"version":` + strings.Repeat("1", 1<<16) + `}`} {
+		_, err := Parse([]byte(text))
+		wellTold(t, err)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	good, _ := trained(f, 270).JSON()
 	f.Add(good)
 	f.Add([]byte(`{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "a"]]}}`))
+	f.Add([]byte(`{"added_tokens": [{"id": 1000000000, "content": "x"}], "model": {"type": "BPE", "vocab": {"a": 9000000000000000000}, "merges": ["a b"]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		tok, err := Parse(data)
+		var tok *Tokenizer
+		var err error
+		xtest.Frugal(t, len(data), 64, func() { tok, err = Parse(data) })
 		if err != nil {
-			if fault.Code(err) != int(fault.Damaged) {
-				t.Fatalf("error %v is not of a damaged file", err)
-			}
+			wellTold(t, err)
 			return
 		}
 		if text := "a fox, \xff"; tok.Decode(tok.Encode(text), false) != text {
@@ -156,4 +167,13 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("an accepted tokenizer writes a file it refuses: %v", err)
 		}
 	})
+}
+
+// wellTold checks an error about damage: one line, of the kind that the
+// command line tells apart.
+func wellTold(t *testing.T, err error) {
+	t.Helper()
+	if said := err.Error(); fault.Code(err) != int(fault.Damaged) || strings.Contains(said, "\n") || len(said) > 2000 {
+		t.Fatalf("code %d: %q", fault.Code(err), said)
+	}
 }

@@ -85,9 +85,10 @@ func (v *orderedVocab) UnmarshalJSON(data []byte) error {
 	}
 	highest := int64(-1)
 	for name, id := range ids {
-		// Added tokens may fill holes, but never more than the file has bytes.
-		if id < 0 || id >= int64(len(data)) {
-			return fmt.Errorf("vocab: token %q has the id %d, outside the vocabulary", name, id)
+		// Added tokens may fill holes, but a name and its id take more than four
+		// bytes.
+		if id < 0 || id >= int64(len(data)/4) {
+			return fmt.Errorf("vocab: token %.80q has the id %d, outside the vocabulary", name, id)
 		}
 		highest = max(highest, id)
 	}

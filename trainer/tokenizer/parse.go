@@ -18,7 +18,7 @@ const maxVocab = 1 << 20
 func Parse(data []byte) (*Tokenizer, error) {
 	var f jsonFile
 	if err := json.Unmarshal(data, &f); err != nil {
-		return nil, fault.New(fault.Damaged, "not a tokenizer.json: %w", err)
+		return nil, notJSON("a tokenizer.json", err)
 	}
 	if err := f.check(); err != nil {
 		return nil, fault.Wrap(fault.Damaged, err)
@@ -47,13 +47,13 @@ func (f *jsonFile) check() error {
 	m := &f.Model
 	switch {
 	case m.Type != "BPE":
-		return fmt.Errorf("model.type is %q, only BPE is supported", m.Type)
+		return fmt.Errorf("model.type is %.80q, only BPE is supported", m.Type)
 	case m.Dropout != nil && *m.Dropout != 0:
 		return fmt.Errorf("model.dropout is %g, only 0 gives repeatable ids", *m.Dropout)
 	case m.ContinuingSubwordPrefix != nil && *m.ContinuingSubwordPrefix != "":
-		return fmt.Errorf("model.continuing_subword_prefix is %q, byte-level BPE has none", *m.ContinuingSubwordPrefix)
+		return fmt.Errorf("model.continuing_subword_prefix is %.80q, byte-level BPE has none", *m.ContinuingSubwordPrefix)
 	case m.EndOfWordSuffix != nil && *m.EndOfWordSuffix != "":
-		return fmt.Errorf("model.end_of_word_suffix is %q, byte-level BPE has none", *m.EndOfWordSuffix)
+		return fmt.Errorf("model.end_of_word_suffix is %.80q, byte-level BPE has none", *m.EndOfWordSuffix)
 	case m.ByteFallback:
 		return fmt.Errorf("model.byte_fallback is true, byte-level BPE has none")
 	case m.IgnoreMerges:
@@ -84,9 +84,9 @@ func (f *jsonFile) checkSteps() error {
 	case p.UseRegex != nil && !*p.UseRegex:
 		return fmt.Errorf("pre_tokenizer.use_regex is false, so words are not split as in GPT-2")
 	case f.PostProcessor != nil && f.PostProcessor.Type != "ByteLevel":
-		return fmt.Errorf("post_processor is %q and may add tokens, only ByteLevel is supported", f.PostProcessor.Type)
+		return fmt.Errorf("post_processor is %.80q and may add tokens, only ByteLevel is supported", f.PostProcessor.Type)
 	case f.Decoder != nil && f.Decoder.Type != "ByteLevel":
-		return fmt.Errorf("decoder is %q, only ByteLevel is supported", f.Decoder.Type)
+		return fmt.Errorf("decoder is %.80q, only ByteLevel is supported", f.Decoder.Type)
 	}
 	return nil
 }
@@ -99,15 +99,15 @@ func (t *Tokenizer) addFrom(added []jsonAdded) error {
 		case a.Content == "":
 			return fault.New(fault.Damaged, "added_tokens: token %d has no content", a.ID)
 		case a.ID < 0 || a.ID >= int64(len(t.tokens)+len(added)):
-			return fault.New(fault.Damaged, "added_tokens: %q has the id %d, outside the vocabulary", a.Content, a.ID)
+			return fault.New(fault.Damaged, "added_tokens: %.80q has the id %d, outside the vocabulary", a.Content, a.ID)
 		case a.SingleWord || a.LStrip || a.RStrip:
-			return fault.New(fault.Damaged, "added_tokens: %q asks for single_word, lstrip or rstrip, which are not supported", a.Content)
+			return fault.New(fault.Damaged, "added_tokens: %.80q asks for single_word, lstrip or rstrip, which are not supported", a.Content)
 		}
 		for int64(len(t.tokens)) <= a.ID {
 			t.tokens = append(t.tokens, "")
 		}
 		if old := t.tokens[a.ID]; old != "" && old != a.Content {
-			return fault.New(fault.Damaged, "added_tokens: id %d is %q here and %q in model.vocab", a.ID, a.Content, old)
+			return fault.New(fault.Damaged, "added_tokens: id %d is %.80q here and %.80q in model.vocab", a.ID, a.Content, old)
 		}
 		t.tokens[a.ID] = a.Content
 		t.added = append(t.added, addedToken{id: int32(a.ID), special: a.Special})

@@ -51,7 +51,7 @@ func FromParts(tokens, merges, specials []string) (*Tokenizer, error) {
 	for _, name := range specials {
 		id, ok := t.ids[name]
 		if !ok {
-			return nil, fault.New(fault.Damaged, "special token %q is not in the vocabulary", name)
+			return nil, fault.New(fault.Damaged, "special token %.80q is not in the vocabulary", name)
 		}
 		t.added = append(t.added, addedToken{id: id, special: true})
 	}
@@ -66,7 +66,7 @@ func (t *Tokenizer) indexTokens() error {
 			return fault.New(fault.Damaged, "token %d is empty", id)
 		}
 		if first, ok := t.ids[name]; ok {
-			return fault.New(fault.Damaged, "token %q has two ids, %d and %d", name, first, id)
+			return fault.New(fault.Damaged, "token %.80q has two ids, %d and %d", name, first, id)
 		}
 		t.ids[name] = int32(id)
 	}
@@ -79,7 +79,7 @@ func (t *Tokenizer) finish() error {
 	for b, c := range alpha.char {
 		id, ok := t.ids[string(c)]
 		if !ok {
-			return fault.New(fault.Damaged, "the vocabulary has no token %q for byte 0x%02x: not a byte-level vocabulary", string(c), b)
+			return fault.New(fault.Damaged, "the vocabulary has no token %.80q for byte 0x%02x: not a byte-level vocabulary", string(c), b)
 		}
 		t.byteID[b] = id
 	}
@@ -113,13 +113,13 @@ func (t *Tokenizer) rankMerges() error {
 	for i, m := range t.merges {
 		a, b, ok := strings.Cut(m, " ")
 		if !ok || strings.Contains(b, " ") {
-			return fault.New(fault.Damaged, "merge %d %q is not two tokens with a space between", i, m)
+			return fault.New(fault.Damaged, "merge %d %.80q is not two tokens with a space between", i, m)
 		}
 		left, okA := t.ids[a]
 		right, okB := t.ids[b]
 		id, okAB := t.ids[a+b]
 		if !okA || !okB || !okAB {
-			return fault.New(fault.Damaged, "merge %d %q uses or makes a token that is not in the vocabulary", i, m)
+			return fault.New(fault.Damaged, "merge %d %.80q uses or makes a token that is not in the vocabulary", i, m)
 		}
 		t.rank[pair{left, right}] = merged{rank: int32(i), id: id}
 	}

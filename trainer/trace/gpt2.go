@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"onceupon/bindings/student"
 	"onceupon/ggml"
@@ -52,7 +53,7 @@ func GPT2(dir string, o Options) ([]Check, error) {
 		if err := g.open(weights, o); err != nil {
 			return nil, err
 		}
-		err := g.adamw(updates[name], name)
+		err := g.adamw(updates[name], meta.Right, name)
 		g.model.Close()
 		if err != nil {
 			return nil, err
@@ -88,6 +89,7 @@ type gpt2AdamW struct {
 	Epsilon     float64            `json:"eps"`
 	WeightDecay float64            `json:"weight_decay"`
 	Losses      []float64          `json:"losses"`
+	Losses64    []float64          `json:"losses_f64"`
 	Noise       map[string]float64 `json:"weights_f32_vs_f64_maxdiff"`
 }
 
@@ -98,6 +100,7 @@ const (
 	toleranceLoss     = 2e-6
 	toleranceGradient = 2e-6
 	toleranceAdamW    = 2e-6
+	leastNoise        = 1e-7 // of a gradient, where the trace has none
 )
 
 type gpt2 struct {
@@ -113,7 +116,7 @@ func (g *gpt2) open(weights *ggml.Safetensors, o Options) error {
 	if err != nil {
 		return err
 	}
-	g.model, err = student.New(g.config, student.Options{Backend: o.Backend, ISA: o.ISA, Threads: o.Threads, MaxTokens: len(rows.batch.Tokens),
+	g.model, err = student.New(g.config, student.Options{Backend: o.Backend, ISA: o.ISA, Kernels: o.Kernels, Threads: o.Threads, MaxTokens: len(rows.batch.Tokens),
 		MaxStories: rows.batch.Stories(), Train: true})
 	if err != nil {
 		return err
@@ -165,6 +168,12 @@ func (g *gpt2) rows(name string) (packed, error) {
 		}
 		if first == end {
 			return p, fault.New(fault.Damaged, "%s: %s.attention_mask hides the whole of row %d", g.data.Path, name, r)
+		}
+		// A label at column t is the target of column t-1, which must be real.
+		for t := range shape[1] {
+			if t > 0 && (t <= first || t >= end) && labels[r*shape[1]+t] >= 0 {
+				return p, fault.New(fault.Damaged, "%s: %s.labels: row %d scores column %d, which the attention mask hides or nothing precedes; -100 is needed there", g.data.Path, name, r, t)
+			}
 		}
 		for t := first; t < end; t++ {
 			i, target := r*shape[1]+t, -1
@@ -252,12 +261,12 @@ func (g *gpt2) forwardBackward(recorded gpt2Case) error {
 		return err
 	}
 	defer gradients.Close()
-	return g.parameters("gradient ", g.model, student.Gradients, gradients, "", func(hf string) float64 {
-		return widened(toleranceGradient, recorded.Grads[hf].Noise)
+	return g.parameters("gradient ", g.model, student.Gradients, gradients, "", func(hf string, _ student.Parameter) (func(int) float64, error) {
+		return constant(widened(toleranceGradient, recorded.Grads[hf].Noise)), nil
 	})
 }
 
-func (g *gpt2) adamw(recorded gpt2AdamW, name string) error {
+func (g *gpt2) adamw(recorded gpt2AdamW, right gpt2Case, name string) error {
 	p, err := g.rows("right")
 	if err != nil {
 		return err
@@ -271,7 +280,11 @@ func (g *gpt2) adamw(recorded gpt2AdamW, name string) error {
 			return err
 		}
 		// The losses of later steps carry the noise of the weights before them.
-		g.add("loss "+itoa(step), abs(loss/float64(scored)-want), toleranceLoss*float64(1+4*step))
+		noise := 0.0
+		if step < len(recorded.Losses64) {
+			noise = abs(want - recorded.Losses64[step])
+		}
+		g.add("loss "+itoa(step), abs(loss/float64(scored)-want), widened(toleranceLoss*float64(1+4*step), noise))
 		_, err = g.model.Update(student.AdamW{LR: recorded.LR, Beta1: recorded.Betas[0], Beta2: recorded.Betas[1], Epsilon: recorded.Epsilon,
 			WeightDecay: recorded.WeightDecay, DecayVectors: name == "adamw_all", Step: int64(step + 1)})
 		if err != nil {
@@ -284,11 +297,31 @@ func (g *gpt2) adamw(recorded gpt2AdamW, name string) error {
 		return err
 	}
 	defer after.Close()
-	return g.parameters("", g.model, student.Weights, after, "", func(hf string) float64 {
-		if hf[max(0, len(hf)-len("attn.c_attn.bias")):] == "attn.c_attn.bias" {
-			return toleranceAdamW // what was measured is the noise of the key part, which is left out
+	gradients, err := open(filepath.Join(g.dir, "grads_right.safetensors"))
+	if err != nil {
+		return err
+	}
+	defer gradients.Close()
+	// Adam divides by the size of the gradient: what fp32 leaves open of a
+	// gradient g it leaves open of a step, as a share noise / |g| of its length
+	// lr, and nothing is certain of a gradient below the noise.
+	return g.parameters("", g.model, student.Weights, after, "", func(hf string, p student.Parameter) (func(int) float64, error) {
+		first, err := exchange.FromHF(gradients, "", p)
+		if err != nil {
+			return nil, err
 		}
-		return widened(toleranceAdamW, recorded.Noise[hf])
+		measured := recorded.Noise[hf]
+		if block, ok := strings.CutSuffix(hf, "c_attn.bias"); ok {
+			measured = recorded.Noise[block+"c_attn.weight"] // its own is that of the key part
+		}
+		base, noise, longest := widened(toleranceAdamW, measured), slack*max(right.Grads[hf].Noise, leastNoise), 2*recorded.LR
+		return func(i int) float64 {
+			open := longest
+			if size := abs(float64(first[i])); size > 0 {
+				open = min(longest, recorded.LR*noise/size)
+			}
+			return base + float64(len(recorded.Losses))*open
+		}, nil
 	})
 }
 

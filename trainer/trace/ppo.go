@@ -135,12 +135,17 @@ func ppoReplay(ctx context.Context, dir, name string, o Options) ([]Check, error
 			return nil, err
 		}
 		prefix := "s" + itoa(step) + "."
-		err := r.parameters(prefix, r.policy, student.Weights, after, prefix, func(hf string) float64 {
+		err := r.parameters(prefix, r.policy, student.Weights, after, prefix, func(hf string, p student.Parameter) (func(int) float64, error) {
 			t := toleranceWeights(r.recorded.Config.LR)
-			if strings.HasSuffix(hf, "attn.c_attn.bias") {
-				return t // what was measured is the noise of the key part, which is left out
+			if !strings.HasSuffix(hf, "attn.c_attn.bias") {
+				return constant(widened(t, r.recorded.Steps[step].Weights[hf])), nil
 			}
-			return widened(t, r.recorded.Steps[step].Weights[hf])
+			return func(i int) float64 {
+				if isKeyBias(hf, p, i) {
+					return 1 // nothing can be said of it, and the noise measured is its
+				}
+				return t
+			}, nil
 		})
 		if err != nil {
 			return nil, err
@@ -199,7 +204,7 @@ func (r *ppoRun) options(c student.Config, o Options) (student.Options, error) {
 		}
 		tokens, stories = max(tokens, len(b.Stories.Tokens)), max(stories, b.Stories.Stories())
 	}
-	return student.Options{Backend: o.Backend, ISA: o.ISA, Threads: o.Threads, MaxTokens: max(tokens, 1), MaxStories: max(stories, 1),
+	return student.Options{Backend: o.Backend, ISA: o.ISA, Kernels: o.Kernels, Threads: o.Threads, MaxTokens: max(tokens, 1), MaxStories: max(stories, 1),
 		PPOTokens: max(tokens, 1), Train: true, ValueHead: true}, nil
 }
 

@@ -35,6 +35,34 @@ var variants = []Options{
 	{Backend: "cpu", ISA: "auto", Threads: 2},
 }
 
+// The cuda backend's kernels on the CPU, where `make test-emulation` built them.
+func emulated(t *testing.T) Options {
+	library := os.Getenv("ONCEUPON_CUDA_EMULATED")
+	if library == "" {
+		t.Skip("ONCEUPON_CUDA_EMULATED names no library: make test-emulation builds it")
+	}
+	t.Setenv("ONCEUPON_CUDA_LIBRARY", library)
+	return Options{Backend: "cuda", Threads: 1}
+}
+
+func TestGPT2IsPyTorchsEmulated(t *testing.T) {
+	o := emulated(t)
+	checks, err := GPT2(folder(t, "gpt2"), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	judge(t, o, checks, 120)
+}
+
+func TestPPOIsTRLsEmulated(t *testing.T) {
+	o := emulated(t)
+	checks, err := PPO(context.Background(), folder(t, "ppo"), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	judge(t, o, checks, 1500)
+}
+
 func judge(t *testing.T, o Options, checks []Check, atLeast int) {
 	t.Helper()
 	moved := 0
@@ -219,6 +247,19 @@ func TestDamagedFolders(t *testing.T) {
 	}
 	if _, err := GPT2(t.TempDir(), Options{Backend: "ref", Threads: 1}); fault.Code(err) != int(fault.Damaged) {
 		t.Errorf("an empty folder gave %v", err)
+	}
+}
+
+func TestATargetNeedsATokenBeforeIt(t *testing.T) {
+	dir := copied(t, "gpt2")
+	rewrite(t, filepath.Join(dir, "data.npz"), only("left.labels", func(text []byte) []byte {
+		const row1, firstReal, columns = 1, 7, 24
+		at := 10 + int(binary.LittleEndian.Uint16(text[8:])) + 4*(row1*columns+firstReal)
+		binary.LittleEndian.PutUint32(text[at:], 3)
+		return text
+	}))
+	if _, err := GPT2(dir, Options{Backend: "ref", Threads: 1}); fault.Code(err) != int(fault.Damaged) || !strings.Contains(err.Error(), "left.labels: row 1 scores column 7") {
+		t.Errorf("%v", err)
 	}
 }
 

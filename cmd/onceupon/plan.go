@@ -1,0 +1,147 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"onceupon/bindings/nvidia"
+	"onceupon/trainer/config"
+	"onceupon/trainer/fault"
+	"onceupon/trainer/plan"
+)
+
+// Flags of a plan for cards that need not be in this machine.
+func planFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "card", Usage: "plan memory and time for a card: h200, h100, a100-80, l40s, rtx-4090, rtx-3090, l4"},
+		&cli.StringFlag{Name: "card-memory", Usage: "plan for a card of so much memory, e.g. 24GiB; default that of --card, else of this machine's"},
+		&cli.StringFlag{Name: "devices", Value: "0", Usage: "cards to plan for: 0, or 0,1 with the teacher on the first and the student on the second"},
+		&cli.Float64Flag{Name: "stories-per-s", Usage: "measured rate of the loop (bench loop), in place of the projection"},
+		&cli.Float64Flag{Name: "tok-per-s", Usage: "measured rate of pretraining"},
+		&cli.Float64Flag{Name: "watts", Usage: "of the machine under load, for the energy"},
+	}
+}
+
+// cardPlan is what doctor says in JSON.
+type cardPlan struct {
+	Card   string       `json:"card"`
+	Memory *plan.Memory `json:"memory,omitempty"`
+	Time   *plan.Time   `json:"time,omitempty"`
+}
+
+// planCards plans when a card is asked for, by a flag or by the configuration.
+func planCards(c *cli.Context, k config.Config, add func(name string, ok bool, format string, args ...any)) (*cardPlan, error) {
+	asked := c.String("card") != "" || c.String("card-memory") != ""
+	onCard := k.Run.Backend == "cuda" || strings.HasPrefix(k.Teacher.Device, "cuda")
+	var out cardPlan
+	if rate := c.Float64("stories-per-s"); rate > 0 {
+		t := plan.Measured(k, rate, c.Float64("tok-per-s"), c.Float64("watts"))
+		add("time plan", true, "%s", t)
+		out.Time = &t
+	}
+	if !asked && !onCard {
+		if out.Time != nil {
+			return &out, nil
+		}
+		return nil, nil
+	}
+	numbers := strings.Split(c.String("devices"), ",")
+	limits, card, err := cardLimits(c, numbers)
+	if err != nil {
+		return nil, err
+	}
+	if limits == nil {
+		add("card", false, "no card in this machine; plan for another with --card or --card-memory")
+		return nil, nil
+	}
+	teacher, err := plan.FindTeacher(k)
+	if err != nil {
+		return nil, err
+	}
+	m, err := plan.Fit(k, teacher, limits)
+	if err != nil {
+		return nil, err
+	}
+	out.Card, out.Memory = card.Name, &m
+	for _, p := range m.Parts {
+		add(p.Name, true, "%.2f GiB on card %s (%s)", gib(p.Bytes), strings.TrimSpace(numbers[p.Card]), p.How)
+	}
+	for i, n := range m.Totals {
+		text := fmt.Sprintf("card %s: %.2f GiB of %.2f GiB, of which 5 %% stay free", strings.TrimSpace(numbers[i]), gib(n), gib(m.Limits[i]))
+		fits := float64(n) <= 0.95*float64(m.Limits[i])
+		if !fits {
+			text += "; " + m.Remedy
+		}
+		add("card plan", fits, "%s", text)
+	}
+	if card.TFLOPs > 0 && out.Time == nil {
+		t := plan.Project(k, teacher, card)
+		if w := c.Float64("watts"); w > 0 {
+			t.KWh, t.PretrainKWh, t.Watts = t.Hours*w/1000, t.PretrainHours*w/1000, w
+		}
+		for _, s := range t.Stages {
+			add(s.Name, true, "%.3g s a batch (%s)", s.Seconds, s.How)
+		}
+		add("time plan", true, "%s, from the data sheet of %s and assumed shares of its peak: not measured", t, card.Name)
+		out.Time = &t
+	}
+	return &out, nil
+}
+
+// cardLimits is the memory of each card: as flags say, else as the driver does.
+func cardLimits(c *cli.Context, numbers []string) (limits []uint64, card plan.Card, err error) {
+	for _, n := range numbers {
+		if i, err := strconv.Atoi(strings.TrimSpace(n)); err != nil || i < 0 {
+			return nil, card, fault.New(fault.Usage, "--devices %s: give numbers of cards, 0 or 0,1", c.String("devices"))
+		}
+	}
+	if len(numbers) > 2 {
+		return nil, card, fault.New(fault.Usage, "--devices %s: one card for both, or two", c.String("devices"))
+	}
+	if name := c.String("card"); name != "" {
+		if card, err = plan.NamedCard(name); err != nil {
+			return nil, card, err
+		}
+	}
+	bytes := card.Bytes
+	if text := c.String("card-memory"); text != "" {
+		if bytes, err = parseBytes(text); err != nil {
+			return nil, card, err
+		}
+	}
+	for _, n := range numbers {
+		if bytes > 0 {
+			limits = append(limits, bytes)
+			continue
+		}
+		d, err := nvidia.Open("")
+		if err != nil {
+			return nil, card, nil // said by the caller
+		}
+		i, _ := strconv.Atoi(strings.TrimSpace(n))
+		if i >= len(d.Cards) {
+			return nil, card, fault.New(fault.Capability, "--devices %s: this machine has %d cards", c.String("devices"), len(d.Cards))
+		}
+		limits = append(limits, d.Cards[i].Bytes)
+		card.Name = d.Cards[i].Name
+	}
+	return limits, card, nil
+}
+
+var amountOfBytes = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(GiB|GB|MiB)$`)
+
+func parseBytes(text string) (uint64, error) {
+	m := amountOfBytes.FindStringSubmatch(text)
+	if m == nil {
+		return 0, fault.New(fault.Usage, "--card-memory %q: give a number with its unit, e.g. 24GiB", text)
+	}
+	n, err := strconv.ParseFloat(m[1], 64)
+	if err != nil || n <= 0 || n > 1e6 {
+		return 0, fault.New(fault.Usage, "--card-memory %q: out of range", text)
+	}
+	return uint64(n * map[string]float64{"GiB": 1 << 30, "GB": 1e9, "MiB": 1 << 20}[m[2]]), nil
+}

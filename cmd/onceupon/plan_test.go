@@ -1,0 +1,45 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"onceupon/trainer/fault"
+)
+
+func TestDoctorPlansForACard(t *testing.T) {
+	data := t.TempDir()
+	t.Setenv("XDG_DATA_HOME", data)
+	t.Setenv("HF_HUB_CACHE", filepath.Join(data, "hub"))
+	for _, c := range []struct {
+		args []string
+		code fault.Kind
+		says string
+	}{
+		{[]string{"--card", "voodoo2"}, fault.Usage, "the cards are a100-80"},
+		{[]string{"--card-memory", "24"}, fault.Usage, "with its unit"},
+		{[]string{"--card-memory", "24GiB", "--devices", "0,1,2"}, fault.Usage, "one card for both, or two"},
+		{[]string{"--card-memory", "24GiB", "--devices", "a"}, fault.Usage, "numbers of cards"},
+		{[]string{"--card-memory", "24GiB", "--teacher", "other.gguf"}, fault.Capability, "its memory cannot be planned"},
+		{[]string{"--card-memory", "8GiB"}, fault.Capability, "things are missing"},
+	} {
+		code, _, said := runProgram(t, append([]string{"doctor", "--config", "h200"}, c.args...)...)
+		if code != int(c.code) || !strings.Contains(said, c.says) {
+			t.Errorf("%q: %d, %s", c.args, code, said)
+		}
+	}
+	_, result, _ := runProgram(t, "doctor", "--config", "h200", "--card", "l40s", "--devices", "0,1", "--json")
+	planned, ok := result["plan"].(map[string]any)
+	if !ok {
+		t.Fatalf("%v", result)
+	}
+	memory, time := planned["memory"].(map[string]any), planned["time"].(map[string]any)
+	if totals := memory["totals"].([]any); len(totals) != 2 || memory["fits"] != true || time["source"] != "projected" || time["hours"].(float64) <= 0 {
+		t.Errorf("%v", planned)
+	}
+	_, result, _ = runProgram(t, "doctor", "--config", "paper", "--stories-per-s", "2.88", "--watts", "400", "--json")
+	if time := result["plan"].(map[string]any)["time"].(map[string]any); time["source"] != "measured" || int(time["hours"].(float64)*10) != 319 {
+		t.Errorf("measured: %v", time)
+	}
+}

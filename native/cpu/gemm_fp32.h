@@ -1,0 +1,144 @@
+/* The fp32 register tile of gemm.c: ROWS x COLS sums in registers, one fused
+ * multiply-add at a time over the depth. */
+#include "simd.h"
+
+#if LANES == 16
+#define ROWS 14
+#elif LANES == 8
+#define ROWS 6
+#else
+#define ROWS 4
+#endif
+#define VECTORS 2
+#define COLS (VECTORS * LANES)
+#define DEPTH GEMM_DEPTH
+#define A_STRIDE                                                                                                       \
+    (DEPTH + 16) /* of packed rows; no multiple of the cache's way, so that rows do not evict each other               \
+                  */
+typedef float packed;
+
+/* Elements of a panel of `width` rows and this depth. */
+static inline size_t panel_size(int width, int depth) { return (size_t)width * (size_t)depth; }
+
+/* A panel [depth][width] from rows that are contiguous in k: blocks of
+ * LANES x LANES are turned in registers. A row of the panel may be narrower
+ * than a vector, so a store runs over into the next row, which comes later. */
+static inline void pack_turned(packed *to, const float *x, size_t row, int count, int width, int depth)
+{
+    for (int first = 0; first < width; first += LANES) {
+        int left = width - first < LANES ? width - first : LANES, k = 0;
+        for (; k + LANES <= depth; k += LANES) {
+            vec r[LANES];
+            int there = count - first < left ? count - first : left;
+            if (there == LANES) {
+#pragma GCC unroll 16
+                for (int i = 0; i < LANES; i++)
+                    r[i] = vec_load(x + (size_t)(first + i) * row + k);
+            } else {
+#pragma GCC unroll 16
+                for (int i = 0; i < LANES; i++)
+                    r[i] = i < there ? vec_load(x + (size_t)(first + i) * row + k) : vec_set(0);
+            }
+            vec_transpose(r);
+            float *block = to + (size_t)k * (size_t)width + first;
+            int whole = k + LANES < depth || left == LANES ? LANES : LANES - 1;
+            for (int i = 0; i < whole; i++)
+                vec_store(block + (size_t)i * (size_t)width, r[i]);
+            if (whole < LANES)
+                vec_store_part(block + (size_t)whole * (size_t)width, left, r[whole]);
+        }
+        for (; k < depth; k++)
+            for (int i = 0; i < left; i++)
+                to[(size_t)k * (size_t)width + first + i] = first + i < count ? x[(size_t)(first + i) * row + k] : 0;
+    }
+}
+
+/* The same from columns that are contiguous in i. */
+static inline void pack_straight(packed *to, const float *x, size_t col, int count, int width, int depth)
+{
+    for (int k = 0; k < depth; k++)
+        for (int first = 0; first < width; first += LANES) {
+            const float *from = x + k * col + first;
+            float *into = to + (size_t)k * (size_t)width + first;
+            int left = width - first, there = count > first ? count - first : 0;
+            vec v = there >= LANES ? vec_load(from) : vec_load_part(from, there, 0);
+            /* Past a narrow row lies the next one, which is written later. */
+            if (left >= LANES || k + 1 < depth)
+                vec_store(into, v);
+            else
+                vec_store_part(into, left & (LANES - 1), v);
+        }
+}
+
+/* A row that is contiguous in k stays a row: the tile reads single elements. */
+static inline void pack_row(packed *to, const float *x, int depth)
+{
+    int k = 0;
+    for (; k + LANES <= depth; k += LANES)
+        vec_store(to + k, vec_load(x + k));
+    for (; k < depth; k++)
+        to[k] = x[k];
+}
+
+/* by_rows: a holds rows A_STRIDE apart instead of a panel. ahead: what is
+ * fetched into the cache on the way, a vector for every step of the depth. */
+static inline __attribute__((always_inline)) void multiply_add(vec acc[ROWS][VECTORS], const packed *restrict a,
+                                                               const packed *restrict b, int depth, const int rows,
+                                                               const int by_rows, const packed *ahead)
+{
+    for (int k = 0; k < depth; k++) {
+        __builtin_prefetch(ahead);
+        vec b0 = vec_load(b), b1 = vec_load(b + LANES);
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; r++) {
+            vec x = vec_set(a[by_rows ? r * A_STRIDE : r]);
+            acc[r][0] = vec_fma(x, b0, acc[r][0]);
+            acc[r][1] = vec_fma(x, b1, acc[r][1]);
+        }
+        a += by_rows ? 1 : ROWS;
+        b += COLS;
+        ahead += LANES;
+    }
+}
+
+#if LANES == 4
+/* Without fused multiply-adds every product is rounded too; sums of short
+ * strips keep the error below that of the other ISAs. */
+#define STRIP 16
+static inline __attribute__((always_inline)) void strip(vec acc[ROWS][VECTORS], const packed *a, const packed *b,
+                                                        int depth, const int rows, const int by_rows,
+                                                        const packed *ahead)
+{
+    vec sum[ROWS][VECTORS] = {0};
+    multiply_add(sum, a, b, depth, rows, by_rows, ahead);
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < VECTORS; v++)
+            acc[r][v] = acc[r][v] + sum[r][v];
+}
+#endif
+
+/* out (rows,COLS) = start + a * b panel; start may be out, or a row for all
+ * when start_row is 0. */
+static inline __attribute__((always_inline)) void tile(float *out, size_t out_row, const float *start, size_t start_row,
+                                                       const packed *restrict a, const packed *restrict b, int depth,
+                                                       const int rows, const int by_rows, const packed *ahead)
+{
+    vec acc[ROWS][VECTORS];
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; v++)
+            acc[r][v] = vec_load(start + r * start_row + v * LANES);
+#ifdef STRIP
+    for (int k = 0; k < depth; k += STRIP)
+        strip(acc, a + (size_t)k * (by_rows ? 1 : ROWS), b + (size_t)k * COLS, depth - k < STRIP ? depth - k : STRIP,
+              rows, by_rows, ahead);
+#else
+    multiply_add(acc, a, b, depth, rows, by_rows, ahead);
+#endif
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; v++)
+            vec_store(out + r * out_row + v * LANES, acc[r][v]);
+}

@@ -1,0 +1,19 @@
+/* matmul_choice.cuh: which variant a backend multiplies with, and the tiles
+ * that were found best, a shape each; part of cuda_state. */
+#ifndef CUDA_MATMUL_CHOICE_CUH
+#define CUDA_MATMUL_CHOICE_CUH
+
+enum { MATMUL_CHOICES = 256 };
+
+struct matmul_choices {
+    const struct matmul_variant *variant; /* of the activations' type */
+    void *own;                            /* what the variant has opened */
+    bool timed;                           /* tiles are timed at the first use of a shape, else estimated */
+    int fixed;                            /* the tile of every shape, or -1 */
+    int count;
+    struct {
+        int form, rows, M, N, tile; /* rows: a power of two; M and N: what else is fixed */
+    } made[MATMUL_CHOICES];
+};
+
+#endif

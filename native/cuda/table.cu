@@ -1,0 +1,64 @@
+/* The op table of the cuda backend, once with fp32 and once with bf16
+ * activations, and the symbol that libstudent looks for. */
+#include "ops.cuh"
+
+#include "backend.cuh"
+
+extern "C" {
+#include "cuda_library.h"
+}
+
+static op_table make_table(int activations)
+{
+    op_table t = {};
+    t.name = "cuda";
+    t.activations = activations;
+    t.head_rows = CUDA_HEAD_ROWS;
+    t.row_multiple = CUDA_ROW_MULTIPLE;
+    t.allocate = cuda_allocate;
+    t.release = cuda_release;
+    t.upload = cuda_upload;
+    t.download = cuda_download;
+    t.copy = cuda_copy;
+    t.zero = cuda_zero;
+    t.error = cuda_error;
+    t.destroy = cuda_destroy;
+#define CUDA_ENTRY(op) t.op = cuda_##op;
+    CUDA_OPS(CUDA_ENTRY)
+#undef CUDA_ENTRY
+    t.weights_changed = activations == TENSOR_BF16 ? cuda_weights_changed : nullptr;
+    t.replay = cuda_replay;
+    t.recorded = cuda_recorded;
+    return t;
+}
+
+const op_table *cuda_table(int activations)
+{
+    static const op_table tables[2] = {make_table(TENSOR_F32), make_table(TENSOR_BF16)};
+    return &tables[activations];
+}
+
+size_t cuda_workspace_bytes(const backend_limits *limits)
+{
+    size_t most = 256;
+#define CUDA_ASK(name)                                                                                                 \
+    if (cuda_##name##_workspace(limits) > most)                                                                        \
+        most = cuda_##name##_workspace(limits);
+    CUDA_FILES(CUDA_ASK)
+#undef CUDA_ASK
+    return (most + 255) / 256 * 256;
+}
+
+#ifndef CUDA_ARCHITECTURES
+#define CUDA_ARCHITECTURES "emulation"
+#endif
+
+const char *cuda_architectures() { return CUDA_ARCHITECTURES; }
+
+extern "C" __attribute__((visibility("default"))) const cuda_library *onceupon_cuda_library(void)
+{
+    static const cuda_library library = {
+        CUDA_LIBRARY_ABI,       STUDENT_ABI_VERSION, sizeof(op_table), sizeof(backend_limits), sizeof(student_ppo_sums),
+        sizeof(student_device), CUDA_ARCHITECTURES,  cuda_create,      cuda_own_bytes,         cuda_describe};
+    return &library;
+}

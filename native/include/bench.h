@@ -1,0 +1,49 @@
+/* bench.h: one op at a time, on the shapes of a student, for `onceupon bench`.
+ * Part of libstudent; same rules as student.h. */
+#ifndef STUDENT_BENCH_H
+#define STUDENT_BENCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct student_bench student_bench;
+
+/* The shapes of a student at work: a batch of `stories` stories of `length`
+ * tokens; N = stories * length. */
+typedef struct student_bench_shape {
+    size_t size;
+    int32_t stories, length, width, heads, vocabulary;
+} student_bench_shape;
+
+typedef struct student_bench_cost {
+    size_t size;
+    double flops;              /* of one call: multiplications and additions of the formula */
+    double bytes;              /* every array of the formula read or written once */
+    int32_t rows, cols, depth; /* of a multiplication, else 0: out (rows,cols), summed over depth */
+} student_bench_cost;
+
+int32_t student_bench_ops(void);
+const char *student_bench_op(int32_t index); /* NULL beyond the last */
+
+int student_bench_create(int32_t op, const student_bench_shape *shape, const char *backend, const char *isa,
+                         const char *kernels, int32_t threads, student_bench **out, student_bench_cost *cost,
+                         char *message, size_t capacity);
+void student_bench_destroy(student_bench *b);
+/* Calls the op `times` times. */
+void student_bench_run(student_bench *b, int64_t times);
+
+/* What the machine gives `threads` threads: multiply-adds from registers,
+ * counted as two, with the vectors of an isa, in FLOP/s; and bytes read from
+ * an array much larger than the caches, in B/s. The best of several rounds
+ * that take about `seconds` together. */
+int student_bench_roofline(const char *isa, int32_t threads, double seconds, double *flops, double *bytes,
+                           char *message, size_t capacity);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,164 @@
+/* Cases of attention: whole stories, their gradient, and telling token by token. */
+#include <stdio.h>
+#include <string.h>
+
+#include "matrix.h"
+
+/* What bf16 leaves of a bound: so many roundings of a number on its way to the
+ * result, each of up to 2^-8 of it. Such errors have a mean square of 2^-16 / 3,
+ * or of 2^-16 where elements are few. Forward rounds a weight and the result,
+ * decoding the result, backward a weight, a slope that cancels (two) and the
+ * result. */
+enum { FORWARD_ROUNDINGS = 2, DECODE_ROUNDINGS = 1, BACKWARD_ROUNDINGS = 4 };
+
+static double rounded(const backend *b, double bound, int roundings, size_t elements)
+{
+    double few_elements = elements < 64 ? 3 : 1;
+    return b->ops->activations == TENSOR_BF16 ? roundings * few_elements * 0x1p-16 / 3 : bound;
+}
+
+static int longest_of(const int32_t *offsets, int stories)
+{
+    int longest = 0;
+    for (int s = 0; s < stories; s++)
+        longest = offsets[s + 1] - offsets[s] > longest ? offsets[s + 1] - offsets[s] : longest;
+    return longest;
+}
+
+/* A slot that was copied answers with the bits of the slot it came from. */
+static void copied_slots(backend *b, tensor cache, const float *qkv, int stories, int context, int heads, int C,
+                         const int32_t *positions, const char *shape)
+{
+    for (int s = 1; s < stories; s++) {
+        tensor told[2];
+        b->ops->cache_copy(b, cache, context, heads, s, s - 1, positions[s - 1]);
+        for (int k = 0; k < 2; k++) {
+            int32_t slot = s - k;
+            told[k] = rows_on(b, qkv, 1, C);
+            b->ops->attention_decode(b, told[k], rows_on(b, qkv, 1, 3 * C), cache, context, on(b, &slot, sizeof slot),
+                                     on(b, &positions[s - 1], sizeof slot), heads, (dropout){0});
+        }
+        check_tensor(b, b, "cache_copy", shape, told[0], told[1], 0);
+    }
+}
+
+/* One step in which the last token of every story is told, the others being in
+ * the cache: the path of rollouts, with the dropout that parity may ask for. The
+ * last row is there twice, as decode.c fills up a step. The cache has each
+ * backend's own layout: only its ops fill it. */
+static void step(backend *b, backend *r, const float *qkv, const int32_t *offsets, int stories, int heads, int D,
+                 dropout drop, const char *shape)
+{
+    int C = heads * D, context = longest_of(offsets, stories), before = 0, n = stories + 1;
+    size_t row = 3 * (size_t)C, N = (size_t)offsets[stories];
+    int32_t slots[64], positions[64], *told_slots = integers(N), *told_positions = integers(N);
+    float *last = filled((size_t)n * row, 0), *told = filled(N * row, 0);
+    backend *both[2] = {b, r};
+    tensor out[2], cache[2];
+    for (int s = 0; s < stories; s++) {
+        slots[s] = s;
+        positions[s] = offsets[s + 1] - offsets[s] - 1;
+        for (int t = 0; t < positions[s]; t++) {
+            told_slots[before] = s;
+            told_positions[before] = t;
+            memcpy(told + (size_t)before++ * row, qkv + (size_t)(offsets[s] + t) * row, row * sizeof(float));
+        }
+        memcpy(last + (size_t)s * row, qkv + (size_t)(offsets[s + 1] - 1) * row, row * sizeof(float));
+    }
+    slots[stories] = slots[stories - 1];
+    positions[stories] = positions[stories - 1];
+    memcpy(last + (size_t)stories * row, last + (size_t)(stories - 1) * row, row * sizeof(float));
+    for (int k = 0; k < 2; k++) {
+        backend *z = both[k];
+        out[k] = rows_on(z, last, n, C);
+        cache[k] = rows_on(z, filled((size_t)stories * (size_t)context * 2 * (size_t)C, 0), stories * context, 2 * C);
+        if (before)
+            z->ops->attention_decode(z, rows_on(z, told, before, C), rows_on(z, told, before, 3 * C), cache[k], context,
+                                     on(z, told_slots, (size_t)before * sizeof *slots),
+                                     on(z, told_positions, (size_t)before * sizeof *slots), heads, (dropout){0});
+        z->ops->attention_decode(z, out[k], rows_on(z, last, n, 3 * C), cache[k], context,
+                                 on(z, slots, (size_t)n * sizeof *slots),
+                                 on(z, positions, (size_t)n * sizeof *positions), heads, drop);
+    }
+    /* Few elements: one rounding is not averaged away. */
+    check_tensor(b, r, "attention_decode step", shape, out[0], out[1],
+                 rounded(b, 1e-8, DECODE_ROUNDINGS, tensor_count(out[0])));
+    if (b->ops->cache_copy)
+        copied_slots(b, cache[0], qkv, stories, context, heads, C, positions, shape);
+    else
+        check(b, "attention_decode cache", shape, tensor_back(b, cache[0]), tensor_back(r, cache[1]),
+              tensor_count(cache[0]), 0);
+}
+
+/* Every story token by token, `at_once` tokens a call. */
+static void told(backend *b, tensor forward, const float *qkv, const int32_t *offsets, int stories, int heads, int D,
+                 dropout drop, const char *shape, int at_once)
+{
+    int C = heads * D, longest = longest_of(offsets, stories);
+    size_t cached = (size_t)stories * (size_t)longest * 2 * (size_t)C;
+    tensor all = rows_on(b, qkv, forward.rows, 3 * C),
+           out = rows_on(b, filled(tensor_count(forward), 1), forward.rows, C);
+    tensor cache = rows_on(b, filled(cached, 1), stories * longest, 2 * C);
+    int32_t *slot = integers((size_t)forward.rows), *position = integers((size_t)forward.rows);
+    for (int s = 0; s < stories; s++)
+        for (int t = offsets[s]; t < offsets[s + 1]; t++) {
+            slot[t] = s;
+            position[t] = t - offsets[s];
+        }
+    int32_t *slots = on(b, slot, (size_t)forward.rows * sizeof *slot);
+    int32_t *positions = on(b, position, (size_t)forward.rows * sizeof *position);
+    for (int t = 0; t < forward.rows; t += at_once) {
+        int n = forward.rows - t < at_once ? forward.rows - t : at_once;
+        b->ops->attention_decode(b, tensor_rows(out, (size_t)t, n), tensor_rows(all, (size_t)t, n), cache, longest,
+                                 slots + t, positions + t, heads, drop);
+    }
+    /* Decode and forward share their order of summing; on tensor cores forward
+     * has another, and rounds weights, which decode does not. */
+    double bound = rounded(b, 0, FORWARD_ROUNDINGS + DECODE_ROUNDINGS, tensor_count(forward));
+    check(b, at_once == 1 ? "attention_decode" : "attention_decode, rows", shape, tensor_back(b, out),
+          tensor_back(b, forward), tensor_count(forward), bound);
+}
+
+void test_attention(backend *b, backend *r, const int32_t *offsets, int stories, int heads, int D, dropout drop)
+{
+    char shape[64];
+    int N = offsets[stories], C = heads * D;
+    snprintf(shape, sizeof shape, "N%d H%d D%d p%.2f", N, heads, D, drop.probability);
+    size_t n = (size_t)N * (size_t)C;
+    float *qkv = activations(b, 3 * n, 2), *dout = activations(b, n, 1), *nothing = filled(3 * n, 1);
+    tensor out[2], dqkv[2], all[2];
+    float *lse[2];
+    ragged rows[2];
+    backend *both[2] = {b, r};
+    if (!b->ops->attention_forward)
+        return forget();
+    for (int k = 0; k < 2; k++) {
+        backend *z = both[k];
+        rows[k] = (ragged){on(z, offsets, (size_t)(stories + 1) * sizeof *offsets), stories};
+        all[k] = rows_on(z, qkv, N, 3 * C);
+        out[k] = rows_on(z, nothing, N, C);
+        dqkv[k] = rows_on(z, nothing, N, 3 * C);
+        lse[k] = floats_on(z, filled((size_t)heads * (size_t)N, 1), (size_t)heads * (size_t)N);
+        z->ops->attention_forward(z, out[k], lse[k], all[k], rows[k], heads, drop);
+    }
+    check_tensor(b, r, "attention_forward", shape, out[0], out[1], rounded(b, BOUND, FORWARD_ROUNDINGS, n));
+    check_floats(b, r, "attention lse", shape, lse[0], lse[1], (size_t)heads * (size_t)N, N > 1 ? BOUND : 1e-10);
+    if (b->ops->attention_backward) {
+        /* out is an input here: both get b's. */
+        out[1] = rows_on(r, tensor_back(b, out[0]), N, C);
+        for (int k = 0; k < 2; k++)
+            both[k]->ops->attention_backward(both[k], dqkv[k], rows_on(both[k], dout, N, C), all[k], out[k], lse[k],
+                                             rows[k], heads, drop);
+        /* dp - dout . out cancels when one key takes all: 5 digits. */
+        check_tensor(b, r, "attention_backward", shape, dqkv[0], dqkv[1], rounded(b, 1e-10, BACKWARD_ROUNDINGS, n));
+    }
+    if (b->ops->attention_decode) {
+        if (drop.probability == 0) {
+            if (!few && N <= 70) /* a launch per token and row */
+                told(b, out[0], qkv, offsets, stories, heads, D, drop, shape, 1);
+            told(b, out[0], qkv, offsets, stories, heads, D, drop, shape, 16);
+        }
+        step(b, r, qkv, offsets, stories, heads, D, drop, shape);
+    }
+    forget();
+}

@@ -1,0 +1,63 @@
+package bench
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"onceupon/bindings/student"
+)
+
+// probeSeconds is how long the roofline is measured.
+const probeSeconds = 1
+
+// WithDevice adds the card of backend cuda; its error says what is missing.
+func (m Machine) WithDevice() (Machine, error) {
+	d, err := student.CUDADevice()
+	m.Device = &d
+	return m, err
+}
+
+// ThisMachine describes the machine and measures its roofline.
+func ThisMachine(isa string, threads int) (Machine, error) {
+	if isa == "" || isa == "auto" {
+		isa = student.BestISA()
+	}
+	m := Machine{CPU: cpuName(), Cores: runtime.NumCPU(), Threads: threads, OS: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(),
+		Version: version(), Library: student.LibrarySHA256()[:12], ISA: isa}
+	flops, bytes, err := student.Roofline(isa, threads, probeSeconds)
+	m.GFLOPPerS, m.ReadGBPerS = flops/1e9, bytes/1e9
+	return m, err
+}
+
+func cpuName() string {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	for line := range strings.Lines(string(text)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}
+
+// version is the revision the program was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	revision, dirty := "unknown", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value[:min(12, len(s.Value))]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			dirty = "+dirty"
+		}
+	}
+	return revision + dirty
+}

@@ -1,0 +1,128 @@
+package plan
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"onceupon/trainer/config"
+	"onceupon/trainer/fault"
+)
+
+func load(t *testing.T, name string) config.Config {
+	t.Helper()
+	c, err := config.Load(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Resolve()
+}
+
+// The paper's 1 M words are 920 batches (recipe).
+func TestBatches(t *testing.T) {
+	if n := Batches(load(t, "paper")); n != 920 {
+		t.Errorf("paper: %d batches", n)
+	}
+	if n := Batches(load(t, "default")); n != 12 {
+		t.Errorf("default: %d batches", n)
+	}
+}
+
+func TestTeachers(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	t.Setenv("HF_HUB_CACHE", t.TempDir())
+	c := load(t, "llama31-8b")
+	for name, want := range map[string]struct {
+		kind string
+		gib  float64 // 7.5 G parameters without the embedding
+	}{"llama-3.1-8b-q8_0": {"Q8_0", 7.43}, "llama-3.1-8b-q4_k_m": {"Q4_K", 4.30}, "Meta-Llama-3.1-8B-Instruct.gguf": {"F16", 13.98}} {
+		c.Teacher.Model = name
+		teacher, err := FindTeacher(c)
+		if err != nil || teacher.Type != want.kind || math.Abs(gib(teacher.Weights)-want.gib) > 0.02 || teacher.Cache != 128<<10 || teacher.Source != "its name" {
+			t.Errorf("%s: %+v, %.2f GiB, %v", name, teacher, gib(teacher.Weights), err)
+		}
+	}
+	c.Teacher.Model = "unknown.gguf"
+	if _, err := FindTeacher(c); fault.Code(err) != int(fault.Capability) {
+		t.Errorf("an unknown teacher: %v", err)
+	}
+}
+
+// Each configuration fits the card it is for; what does not fit gets a remedy
+// that does.
+func TestFit(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	t.Setenv("HF_HUB_CACHE", t.TempDir())
+	for _, x := range []struct {
+		name   string
+		limits []uint64
+		fits   bool
+		says   string
+	}{
+		{"llama31-8b", []uint64{24 << 30}, true, ""},
+		{"h200", []uint64{139 << 30}, true, ""},
+		{"h200", []uint64{79 << 30}, true, ""},
+		{"paper", []uint64{79 << 30}, true, ""},
+		{"h200", []uint64{24 << 30}, false, "run.max_tokens = "},
+		{"paper", []uint64{24 << 30}, false, "a teacher of Q"},
+		{"h200", []uint64{8 << 30}, false, "a larger card"},
+		{"llama31-8b", []uint64{12 << 30, 24 << 30}, true, ""},
+	} {
+		c := load(t, x.name)
+		teacher, err := FindTeacher(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := Fit(c, teacher, x.limits)
+		if err != nil || m.Fits != x.fits || !strings.Contains(m.Remedy, x.says) || (m.Remedy == "") != x.fits {
+			t.Errorf("%s on %d GiB: fits %v, %q, %v", x.name, x.limits[0]>>30, m.Fits, m.Remedy, err)
+		}
+		sum := make([]uint64, len(x.limits))
+		for _, p := range m.Parts {
+			sum[p.Card] += p.Bytes
+		}
+		for i := range sum {
+			if sum[i] != m.Totals[i] || sum[i] == 0 {
+				t.Errorf("%s: parts of card %d are %d, the total %d", x.name, i, sum[i], m.Totals[i])
+			}
+		}
+	}
+	c := load(t, "h200")
+	teacher, _ := FindTeacher(c)
+	if _, err := Fit(c, teacher, make([]uint64, 3)); fault.Code(err) != int(fault.Usage) {
+		t.Errorf("three cards: %v", err)
+	}
+}
+
+func TestTime(t *testing.T) {
+	c := load(t, "paper")
+	// The paper's own limit: 125 s a batch, 32 hours.
+	x := Measured(c, 360/125.0, 0, 400)
+	if math.Abs(x.Hours-920*125/3600.0) > 1e-9 || math.Abs(x.KWh-x.Hours*0.4) > 1e-9 || x.PretrainHours != 0 {
+		t.Errorf("%+v", x)
+	}
+	// 900 M words at 1.3 tokens a word and a million tokens a second.
+	if x := Measured(c, 1, 1e6, 0); math.Abs(x.PretrainHours-900e6*1.3/1e6/3600) > 1e-9 {
+		t.Errorf("%+v", x)
+	}
+	// A slower card takes longer, by no more than the ratio of the slowest part.
+	slow, _ := NamedCard("rtx-3090")
+	fast, _ := NamedCard("h200")
+	k := load(t, "llama31-8b")
+	teacher, err := FindTeacher(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := Project(k, teacher, slow), Project(k, teacher, fast)
+	if r := a.Hours / b.Hours; r < 2 || r > fast.TFLOPs/slow.TFLOPs+1 {
+		t.Errorf("hours %g and %g", a.Hours, b.Hours)
+	}
+	// Twice the model of the judge's work: 2 x 8.03 G x tokens / peak.
+	want := 2 * 8.03e9 * 360 * (15*1.3 + 90 + 10) / (989e12 * 0.35)
+	if got := b.Stages[1].Seconds; math.Abs(got-want)/want > 0.02 {
+		t.Errorf("judge: %g s, by hand %g", got, want)
+	}
+	if _, err := NamedCard("voodoo2"); fault.Code(err) != int(fault.Usage) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,20 @@
+// Package xtest owns what the tests of several packages share.
+package xtest
+
+import (
+	"runtime"
+	"testing"
+)
+
+// Frugal fails a test of a reader when read takes more memory, garbage
+// included, than factor times the size of what it was given, and a megabyte.
+func Frugal(t testing.TB, size, factor int, read func()) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	read()
+	runtime.ReadMemStats(&after)
+	if taken, most := after.TotalAlloc-before.TotalAlloc, uint64(factor*size+1<<20); taken > most {
+		t.Errorf("%d bytes of input took %d bytes of memory; %d are allowed", size, taken, most)
+	}
+}
