@@ -141,7 +141,8 @@ typedef struct op_table {
      * positions 0..position of the slot. Inside a slot a backend that has
      * cache_copy may order the cache as it likes. Same bits as attention_forward. All
      * rows are stored before any attends, so rows may be tokens of one story
-     * that follow one another.
+     * that follow one another. No two rows have the same slot and position but
+     * the copies that fill a step up to row_multiple.
      * Dropout element of (row, head, key): (row * H + head) * 65536 + key. */
     void (*attention_decode)(backend *b, tensor out, tensor qkv, tensor cache, int context, const int32_t *slots,
                              const int32_t *positions, int heads, dropout drop);

@@ -44,12 +44,13 @@ static void copied_slots(backend *b, tensor cache, const float *qkv, int stories
 
 /* One step in which the last token of every story is told, the others being in
  * the cache: the path of rollouts, with the dropout that parity may ask for. The
- * last row is there twice, as decode.c fills up a step. The cache has each
- * backend's own layout: only its ops fill it. */
+ * last row is repeated up to the backend's multiple, as decode.c fills up a step.
+ * The cache has each backend's own layout: only its ops fill it. */
 static void step(backend *b, backend *r, const float *qkv, const int32_t *offsets, int stories, int heads, int D,
                  dropout drop, const char *shape)
 {
-    int C = heads * D, context = longest_of(offsets, stories), before = 0, n = stories + 1;
+    int C = heads * D, context = longest_of(offsets, stories), before = 0;
+    int multiple = b->ops->row_multiple, n = (stories + multiple - 1) / multiple * multiple;
     size_t row = 3 * (size_t)C, N = (size_t)offsets[stories];
     int32_t slots[64], positions[64], *told_slots = integers(N), *told_positions = integers(N);
     float *last = filled((size_t)n * row, 0), *told = filled(N * row, 0);
@@ -65,9 +66,11 @@ static void step(backend *b, backend *r, const float *qkv, const int32_t *offset
         }
         memcpy(last + (size_t)s * row, qkv + (size_t)(offsets[s + 1] - 1) * row, row * sizeof(float));
     }
-    slots[stories] = slots[stories - 1];
-    positions[stories] = positions[stories - 1];
-    memcpy(last + (size_t)stories * row, last + (size_t)(stories - 1) * row, row * sizeof(float));
+    for (int s = stories; s < n; s++) {
+        slots[s] = slots[s - 1];
+        positions[s] = positions[s - 1];
+        memcpy(last + (size_t)s * row, last + (size_t)(s - 1) * row, row * sizeof(float));
+    }
     for (int k = 0; k < 2; k++) {
         backend *z = both[k];
         out[k] = rows_on(z, last, n, C);
