@@ -78,3 +78,34 @@ func Roofline(isa string, threads int, seconds float64) (flops, bytes float64, e
 	status := C.student_bench_roofline(name, C.int32_t(threads), C.double(seconds), &f, &b, &message[0], messageBytes)
 	return float64(f), float64(b), check("roofline", status, &message)
 }
+
+// ProfiledOp is what an op took of a student's calls. The name of a
+// multiplication has its columns in and out: matmul_forward_256x1024.
+type ProfiledOp struct {
+	Name           string
+	Calls          int64
+	Seconds, FLOPs float64 // of all calls
+}
+
+// Profile times the ops of a Model until it is closed, before the Model.
+type Profile struct{ handle *C.student_profile }
+
+// Profile begins to time the ops of m; backends ref and cpu.
+func (m *Model) Profile() (*Profile, error) {
+	var message [messageBytes]C.char
+	p := &Profile{}
+	return p, check("profile", C.student_profile_start(m.handle, &p.handle, &message[0], messageBytes), &message)
+}
+
+// Ops are the ops so far, in the order of their first calls.
+func (p *Profile) Ops() []ProfiledOp {
+	var ops []ProfiledOp
+	op := C.student_profiled_op{size: C.sizeof_student_profiled_op}
+	for i := C.int32_t(0); C.student_profile_read(p.handle, i, &op) != 0; i++ {
+		ops = append(ops, ProfiledOp{C.GoString(&op.name[0]), int64(op.calls), float64(op.seconds), float64(op.flops)})
+	}
+	return ops
+}
+
+// Close ends the profile.
+func (p *Profile) Close() { C.student_profile_stop(p.handle) }

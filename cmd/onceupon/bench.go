@@ -33,7 +33,8 @@ func benchCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{Name: "ops", Usage: "every op of a backend", Action: benchOps,
 				Flags: flags(shape, backend, variant, &cli.StringFlag{Name: "openblas", Usage: "shared library `FILE`; \"\" looks where the system has it"})},
-			{Name: "student", Usage: "training step, telling, PPO batch", Action: benchStudent, Flags: flags(shape, backend, variant, peer)},
+			{Name: "student", Usage: "training step, telling, PPO batch", Action: benchStudent, Flags: flags(shape, backend, variant, peer,
+				&cli.BoolFlag{Name: "stages", Usage: "a result for every op of it: its time and its share"})},
 			{Name: "tokenizer", Usage: "learning and encoding", Action: benchTokenizer, Flags: flags(peer,
 				&cli.StringFlag{Name: "corpus", Usage: "text `FILE` or folder; \"\" = the storybook"},
 				&cli.IntFlag{Name: "vocab", Value: 16000, Usage: "tokens"},
@@ -176,7 +177,7 @@ func benchStudent(c *cli.Context) error {
 	}
 	var results []bench.Result
 	for _, v := range variants {
-		r, err := bench.Student(c.Context, o, c.String("shape"), c.String("backend"), v, p)
+		r, err := bench.Student(c.Context, m, o, c.String("shape"), c.String("backend"), v, c.Bool("stages"), p)
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "student.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -35,6 +37,22 @@ int student_bench_create(int32_t op, const student_bench_shape *shape, const cha
 void student_bench_destroy(student_bench *b);
 /* Calls the op `times` times. */
 void student_bench_run(student_bench *b, int64_t times);
+
+/* The ops of a student's calls from start to stop, by the clock; a student
+ * that is not profiled pays nothing. Backends ref and cpu. Uploads, downloads
+ * and the per-token ops of PPO are not among them. */
+typedef struct student_profile student_profile;
+typedef struct student_profiled_op {
+    size_t size;
+    char name[64]; /* of a multiplication with its columns in and out: matmul_forward_256x1024 */
+    int64_t calls;
+    double seconds, flops; /* of all calls; flops of multiplications and attention */
+} student_profiled_op;
+
+int student_profile_start(student *s, student_profile **out, char *message, size_t capacity);
+/* 0 beyond the last; the order is that of the first calls. */
+int32_t student_profile_read(const student_profile *p, int32_t index, student_profiled_op *op);
+void student_profile_stop(student_profile *p);
 
 /* What the machine gives `threads` threads: multiply-adds from registers,
  * counted as two, with the vectors of an isa, in FLOP/s; and bytes read from

@@ -67,7 +67,7 @@ func TestCostOfMultiplication(t *testing.T) {
 
 func TestStudentAndPeers(t *testing.T) {
 	peers := []Command{{"fixed", []string{"sh", "-c", `echo '{"seconds": 100, "peak_bytes": 5}'`}}, {"absent", []string{"/nowhere/peer"}}}
-	results, err := Student(context.Background(), quick(t), "tiny", "cpu", "auto", peers)
+	results, err := Student(context.Background(), Machine{GFLOPPerS: 1, ReadGBPerS: 1}, quick(t), "tiny", "cpu", "auto", false, peers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,8 +78,33 @@ func TestStudentAndPeers(t *testing.T) {
 	}
 	o := quick(t)
 	o.Filter = regexp.MustCompile("nothing")
-	if _, err := Student(context.Background(), o, "tiny", "cpu", "auto", nil); fault.Code(err) != int(fault.Usage) {
+	if _, err := Student(context.Background(), Machine{}, o, "tiny", "cpu", "auto", false, nil); fault.Code(err) != int(fault.Usage) {
 		t.Errorf("a filter that matches nothing: %v", err)
+	}
+}
+
+// The ops of a student's work and what lies between them make up its time.
+func TestStages(t *testing.T) {
+	all, err := Student(context.Background(), Machine{GFLOPPerS: 1, ReadGBPerS: 1}, quick(t), "tiny", "cpu", "auto", true, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shares, names := map[string]float64{}, map[string]bool{}
+	for _, r := range all {
+		names[r.Name] = true
+		if task, ok := strings.CutPrefix(r.RateUnit, "%"); ok {
+			shares[task] += r.Rate
+		}
+	}
+	for _, task := range tasks {
+		if math.Abs(shares[task.name]-100) > 1e-6 {
+			t.Errorf("the ops of %s are %g %% of it", task.name, shares[task.name])
+		}
+	}
+	for _, name := range []string{"train_matmul_backward_weight_16x48", "train_adamw", "generate_attention_decode", "ppo_logprob_forward", "ppo_between_ops"} {
+		if !names[name] {
+			t.Errorf("no result %s", name)
+		}
 	}
 }
 

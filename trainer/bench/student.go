@@ -36,8 +36,8 @@ var tasks = []struct{ name, unit string }{{"train", "tokens/s"}, {"train_dropout
 
 // Student times a student's work: a training step (forward, backward, AdamW)
 // without and with dropout 0.1, the telling of stories, and a PPO batch (told,
-// scored, four epochs; no teacher).
-func Student(ctx context.Context, o Options, name, backend, variant string, peers []Command) ([]Result, error) {
+// scored, four epochs; no teacher). With stages a result for every op follows.
+func Student(ctx context.Context, m Machine, o Options, name, backend, variant string, stages bool, peers []Command) ([]Result, error) {
 	w, ok := Works[name]
 	if !ok {
 		return nil, fault.New(fault.Usage, "--shape %q: the students are default, small, small64 and tiny", name)
@@ -87,6 +87,13 @@ func Student(ctx context.Context, o Options, name, backend, variant string, peer
 			r.peer(peer, o)
 		}
 		results = append(results, r)
+		if stages {
+			ops, err := b.stages(ctx, r, o.Count, m)
+			if err != nil {
+				return nil, err
+			}
+			results = append(results, ops...)
+		}
 	}
 	if len(results) == 0 {
 		var names []string
