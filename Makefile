@@ -4,6 +4,8 @@
 
 SHELL := /bin/bash
 BUILD := build/cpu
+# A bare --parallel starts every compiler at once.
+JOBS := $(shell nproc)
 STAMP := bindings/student/libstudent_stamp.h
 VENV := build/venv
 # PyTorch and transformers are gigabytes: outside the tree, where scripts/peers looks too.
@@ -35,7 +37,7 @@ $(BUILD)/CMakeCache.txt: CMakeLists.txt
 # command does not look into static libraries, and links again only when the
 # code of a package has changed.
 $(STAMP): $(BUILD)/CMakeCache.txt $(shell find native -name '*.[ch]')
-	cmake --build $(BUILD) --parallel
+	cmake --build $(BUILD) --parallel $(JOBS)
 	@echo "#define LIBSTUDENT_SHA256 \"$$(sha256sum < $(BUILD)/libstudent.a | cut -c1-64)\"" > $@
 
 fetch: check-tools
@@ -53,7 +55,7 @@ teacher-cuda: build
 cuda: check-tools
 	cmake -S . -B build/cuda -DCMAKE_BUILD_TYPE=Release -DONCEUPON_CUDA=ON -DCMAKE_CUDA_COMPILER=$$(scripts/fetch-cuda)/bin/nvcc \
 	  $(if $(CUDA_ARCHITECTURES),-DCMAKE_CUDA_ARCHITECTURES="$(CUDA_ARCHITECTURES)")
-	cmake --build build/cuda --parallel --target student_cuda
+	cmake --build build/cuda --parallel $(JOBS) --target student_cuda
 	mkdir -p bin && cp build/cuda/libstudent_cuda.so bin/
 
 # What scripts/gpu-check runs, in bin/, to be carried to a box with a card.
@@ -88,10 +90,10 @@ EMULATED := ^emulation$$$$|^cuda_
 OPENBLAS = $(abspath $(wildcard $(VENV)/lib/python*/site-packages/scipy_openblas32/lib/libscipy_openblas.so))
 test-native: check-tools $(VENV)/stamp
 	cmake -S . -B build/asan $(ASAN)
-	cmake --build build/asan --parallel --target $(NATIVE_TESTS)
+	cmake --build build/asan --parallel $(JOBS) --target $(NATIVE_TESTS)
 	ONCEUPON_OPENBLAS=$(OPENBLAS) ctest --test-dir build/asan --output-on-failure --exclude-regex '$(EMULATED)'
 	cmake -S . -B build/tsan $(TSAN)
-	cmake --build build/tsan --parallel --target $(NATIVE_TESTS)
+	cmake --build build/tsan --parallel $(JOBS) --target $(NATIVE_TESTS)
 	ONCEUPON_OPENBLAS=none ctest --test-dir build/tsan --output-on-failure --exclude-regex '$(EMULATED)'
 
 # The kernels of the cuda backend on the CPU: the test of the emulator, the op
@@ -101,7 +103,7 @@ test-emulation: build
 	cmake -S . -B build/emulation -DCMAKE_BUILD_TYPE=Release -DONCEUPON_CUDA=OFF -DONCEUPON_EMULATION=ON
 	for kind in emulation asan tsan; do \
 	  case $$kind in asan) cmake -S . -B build/asan $(ASAN);; tsan) cmake -S . -B build/tsan $(TSAN);; esac && \
-	  cmake --build build/$$kind --parallel --target $(NATIVE_TESTS) test_emulation test_matmul student_cuda_emulated && \
+	  cmake --build build/$$kind --parallel $(JOBS) --target $(NATIVE_TESTS) test_emulation test_matmul student_cuda_emulated && \
 	  ctest --test-dir build/$$kind --parallel 2 --output-on-failure --tests-regex '$(EMULATED)' || exit 1; done
 	ONCEUPON_CUDA_EMULATED=$(CURDIR)/build/emulation/native/emulation/libstudent_cuda_emulated.so \
 	  go test -count 1 -p 1 -run 'Emulated|TestScripts/cuda' ./trainer/trace ./bindings/student ./cmd/onceupon
