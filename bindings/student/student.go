@@ -49,6 +49,7 @@ type Options struct {
 	MaxStories    int  // stories of one call
 	PPOTokens     int  // packed tokens of a whole PPO batch, 0 = MaxTokens
 	DecodeStories int  // stories told at once; 0 cannot generate
+	DecodeLength  int  // tokens of a story that is told, prompt and reply; 0 = the context
 	Train         bool // gradients, Adam moments, activations
 	ValueHead     bool
 }
@@ -200,7 +201,7 @@ func native(c Config, o Options) (options *C.student_options, free func(), err e
 		size: C.sizeof_student_options, layers: C.int32_t(c.Layers), heads: C.int32_t(c.Heads),
 		width: C.int32_t(c.Width), context: C.int32_t(c.Context), vocabulary: C.int32_t(c.Vocab),
 		layernorm_epsilon: C.float(c.LayerNormEpsilon), max_tokens: C.int32_t(o.MaxTokens),
-		max_stories: C.int32_t(o.MaxStories), ppo_tokens: C.int32_t(o.PPOTokens), decode_stories: C.int32_t(o.DecodeStories),
+		max_stories: C.int32_t(o.MaxStories), ppo_tokens: C.int32_t(o.PPOTokens), decode_stories: C.int32_t(o.DecodeStories), decode_length: C.int32_t(o.DecodeLength),
 		train: flag(o.Train), value_head: flag(o.ValueHead), threads: C.int32_t(o.Threads),
 		backend: C.CString(o.Backend), isa: C.CString(isa), kernels: C.CString(o.Kernels),
 	}

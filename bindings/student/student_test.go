@@ -13,7 +13,12 @@ var tiny = Config{Layers: 2, Heads: 2, Width: 24, Context: 40, Vocab: 61, LayerN
 // newModel makes a student with random weights, the same for the same seed.
 func newModel(t testing.TB, c Config, backend, isa string, threads int) *Model {
 	t.Helper()
-	m, err := New(c, Options{Backend: backend, ISA: isa, Threads: threads, MaxTokens: 256, MaxStories: 16, DecodeStories: 16, Train: true, ValueHead: true})
+	return newModelOf(t, c, Options{Backend: backend, ISA: isa, Threads: threads, MaxTokens: 256, MaxStories: 16, DecodeStories: 16, Train: true, ValueHead: true})
+}
+
+func newModelOf(t testing.TB, c Config, o Options) *Model {
+	t.Helper()
+	m, err := New(c, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,6 +218,52 @@ func TestDecodeEqualsForward(t *testing.T) {
 				t.Errorf("%s: story %d: sampling and forward differ by %g", m.ISA(), i, d)
 			}
 		}
+	}
+}
+
+// A cache of no more positions than a story takes changes no bit; the plan is
+// smaller by what it leaves out; a longer story is refused.
+func TestDecodeLength(t *testing.T) {
+	prompts, ids := Pack([][]int32{{4, 5, 6}, {4, 5, 6}, {4, 5, 9, 11, 2}}), []uint64{10, 11, 12}
+	g := Generation{MaxNewTokens: 14, Temperature: 1, TopP: 1, EndToken: -1, Seed: 99}
+	const positions = 19 // not a multiple of any vector
+	for _, x := range append([]string{"ref"}, isas()...) {
+		o := Options{Backend: "cpu", ISA: x, Threads: 2, MaxTokens: 16, MaxStories: 3, DecodeStories: 3}
+		if x == "ref" {
+			o.Backend, o.ISA = "ref", ""
+		}
+		whole := newModelOf(t, tiny, o)
+		want, err := whole.Generate(prompts, ids, g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, err := Plan(tiny, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.DecodeLength = positions
+		after, err := Plan(tiny, o)
+		if saved := uint64(tiny.Layers * o.DecodeStories * (tiny.Context - positions) * 2 * tiny.Width * 4); err != nil || before.Cache-after.Cache != saved || before.Total()-after.Total() != saved {
+			t.Errorf("%s: the plan falls by %d bytes, %d of the cache; %d are left out; %v", x, before.Total()-after.Total(), before.Cache-after.Cache, saved, err)
+		}
+		few := newModelOf(t, tiny, o)
+		got, err := few.Generate(prompts, ids, g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range want {
+			if !slices.Equal(got[i].Tokens, want[i].Tokens) || maxDiff(got[i].Logprob, want[i].Logprob) != 0 {
+				t.Errorf("%s: story %d differs with a cache of %d positions", x, i, positions)
+			}
+		}
+		g.MaxNewTokens++
+		if _, err := few.Generate(prompts, ids, g); err == nil || !strings.Contains(err.Error(), "19 positions") {
+			t.Errorf("%s: a story of 20: %v", x, err)
+		}
+		g.MaxNewTokens--
+	}
+	if _, err := Plan(tiny, Options{Backend: "cpu", ISA: "auto", Threads: 1, MaxTokens: 4, MaxStories: 1, DecodeLength: tiny.Context + 1}); err == nil || !strings.Contains(err.Error(), "decode_length") {
+		t.Errorf("more positions than the context: %v", err)
 	}
 }
 

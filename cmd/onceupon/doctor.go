@@ -53,7 +53,7 @@ func doctor(c *cli.Context) error {
 	for _, part := range []struct {
 		name    string
 		options student.Options
-	}{{"student, trained", run.PolicyOptions(k)}, {"student, reference", run.ReferenceOptions(k)}} {
+	}{{"student, trained", run.PolicyOptions(k, len(k.Rollout.Prompt))}, {"student, reference", run.ReferenceOptions(k)}} {
 		m, err := student.Plan(student.Config{Layers: k.Student.Layers, Heads: k.Student.Heads, Width: k.Student.Width, Context: k.Student.Context,
 			Vocab: k.Student.Vocab, LayerNormEpsilon: float32(k.Student.LayerNormEpsilon)}, part.options)
 		if err != nil {

@@ -70,7 +70,8 @@ func generate(c *cli.Context) error {
 	}
 	wave := min(n, 64)
 	m, err := student.New(student.Config{Layers: h.Layers, Heads: h.Heads, Width: h.Width, Context: h.Context, Vocab: h.Vocab, LayerNormEpsilon: float32(h.LayerNormEpsilon)},
-		student.Options{Backend: k.Run.Backend, ISA: k.Run.ISA, Kernels: k.Run.Kernels, Precision: k.Run.Precision, Threads: run.Threads(k), MaxTokens: max(wave, 1), MaxStories: wave, DecodeStories: wave})
+		student.Options{Backend: k.Run.Backend, ISA: k.Run.ISA, Kernels: k.Run.Kernels, Precision: k.Run.Precision, Threads: run.Threads(k), MaxTokens: max(wave, 1), MaxStories: wave, DecodeStories: wave,
+			DecodeLength: min(len(ids)+max(room, 1), h.Context)})
 	if err != nil {
 		return err
 	}

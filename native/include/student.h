@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define STUDENT_ABI_VERSION 3
+#define STUDENT_ABI_VERSION 4
 
 enum student_status {
     STUDENT_OK = 0,
@@ -45,6 +45,7 @@ typedef struct student_options {
     int32_t max_stories;     /* stories of one call, at least 1 */
     int32_t ppo_tokens;      /* packed tokens of a whole PPO batch, 0 = max_tokens */
     int32_t decode_stories;  /* rows of the KV cache, 0 = cannot generate */
+    int32_t decode_length;   /* tokens of a row, prompt and reply, 0 = context */
     int32_t train;           /* 1: gradients, Adam moments, activations kept */
     int32_t value_head;      /* 1: a linear value head on the final hidden state */
     int32_t threads;         /* cpu backend: workers, at least 1 */

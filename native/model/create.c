@@ -56,6 +56,7 @@ static int check_options(const student_options *o, char *message, size_t capacit
         {"max_stories", o->max_stories, 1, 1 << 24},
         {"ppo_tokens", o->ppo_tokens, 0, 1 << 28},
         {"decode_stories", o->decode_stories, 0, 1 << 20},
+        {"decode_length", o->decode_length, 0, o->context},
         {"threads", o->threads, 1, 1024},
     };
     for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
@@ -201,7 +202,7 @@ static int reserve_all(student *s, student_memory *plan, int take)
 
     l.account = &plan->cache;
     if (D)
-        s->cache = elements(&l, (size_t)o->layers * D * (size_t)o->context * 2 * C);
+        s->cache = elements(&l, (size_t)o->layers * D * (size_t)decode_length(o) * 2 * C);
     if (D && d->packs_weights)
         s->packed = floats(&l, decode_packed_floats(o));
     return l.failed;

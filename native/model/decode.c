@@ -69,10 +69,12 @@ static void project(student *s, tensor out, tensor x, int layer, int which)
         OPS(s)->matmul_forward(B(s), out, x, weight(s, layer, which), bias);
 }
 
+int decode_length(const student_options *o) { return o->decode_length ? o->decode_length : o->context; }
+
 static tensor cache_of(const student *s, int layer)
 {
     const student_options *o = &s->options;
-    tensor all = activation(s, s->cache, o->decode_stories * o->context, 2 * o->width);
+    tensor all = activation(s, s->cache, o->decode_stories * decode_length(o), 2 * o->width);
     return tensor_rows(all, (size_t)layer * (size_t)all.rows, all.rows);
 }
 
@@ -111,7 +113,7 @@ static void step_ops(student *s, int n, dropout drop)
         op->layernorm_forward(B(s), norm, a->mean1, a->rstd1, input, w[ATTN_NORM_WEIGHT], w[ATTN_NORM_BIAS],
                               o->layernorm_epsilon);
         project(s, qkv, norm, l, QKV);
-        op->attention_decode(B(s), attention, qkv, cache_of(s, l), o->context, s->slots, s->positions, o->heads,
+        op->attention_decode(B(s), attention, qkv, cache_of(s, l), decode_length(o), s->slots, s->positions, o->heads,
                              dropout_at(drop, l, SITE_ATTENTION));
         project(s, narrow, attention, l, OUTPUT);
         op->residual_forward(B(s), input, input, narrow, dropout_at(drop, l, SITE_PROJECTION));
@@ -228,9 +230,9 @@ static void read_prefix(student *s, const student_batch *prompts, int shared)
         size_t bytes = (size_t)shared * (size_t)cache.cols * tensor_element(cache.type);
         for (int i = 1; i < prompts->stories; i++)
             if (OPS(s)->cache_copy)
-                OPS(s)->cache_copy(B(s), cache, o->context, o->heads, i, 0, shared);
+                OPS(s)->cache_copy(B(s), cache, decode_length(o), o->heads, i, 0, shared);
             else
-                OPS(s)->copy(B(s), tensor_rows(cache, (size_t)i * (size_t)o->context, 1).data, cache.data, bytes);
+                OPS(s)->copy(B(s), tensor_rows(cache, (size_t)i * (size_t)decode_length(o), 1).data, cache.data, bytes);
     }
 }
 
@@ -250,10 +252,11 @@ static int check(const student *s, const student_batch *p, const student_generat
             "max_new_tokens >= 1, temperature >= 0, top_k >= 0, 0 < top_p <= 1 and 0 <= dropout < 1 are needed");
     for (int i = 0; i < p->stories; i++) {
         int length = p->offsets[i + 1] - p->offsets[i];
-        if (length < 1 || length + g->max_new_tokens > o->context)
+        if (length < 1 || length + g->max_new_tokens > decode_length(o))
             return fail(message, capacity, STUDENT_E_ARGUMENT,
-                        "prompt %d of %d tokens and %d new ones do not fit a context of %d", i, length,
-                        g->max_new_tokens, o->context);
+                        "prompt %d of %d tokens and %d new ones do not fit the %d positions that decoding has room for "
+                        "(context %d)",
+                        i, length, g->max_new_tokens, decode_length(o), o->context);
         for (int t = p->offsets[i]; t < p->offsets[i + 1]; t++)
             if (p->tokens[t] < 0 || p->tokens[t] >= o->vocabulary)
                 return fail(message, capacity, STUDENT_E_ARGUMENT, "prompt %d: token %d is outside the vocabulary", i,

@@ -61,7 +61,7 @@ struct student {
     uint64_t *host_ids;
     float *host_logprob;
 
-    float *cache; /* (A)[layers][decode_stories][context][2C] */
+    float *cache; /* (A)[layers][decode_stories][decode_length][2C] */
     /* Weights as decoding reads them: the four matrices of every block, then the
      * head; NULL where the backend has no such form. */
     float *packed;
@@ -96,7 +96,8 @@ int batch_load(student *s, const student_batch *batch, const int32_t *targets, c
 /* gpt2.c: trunk of the loaded batch, and its backward from dhidden. */
 void trunk_forward(student *s, dropout drop);
 void trunk_backward(student *s);
-/* decode.c: floats of s->packed. */
+/* decode.c: positions of a row of s->cache; floats of s->packed. */
+int decode_length(const student_options *o);
 size_t decode_packed_floats(const student_options *o);
 /* head.c */
 void head_forward(student *s);

@@ -9,6 +9,7 @@ import (
 	"onceupon/bindings/student"
 	"onceupon/trainer/fault"
 	"onceupon/trainer/ppo"
+	"onceupon/trainer/run"
 )
 
 // Work is a student's shape with the batches that its work is timed in.
@@ -118,12 +119,13 @@ func newStudentBench(w Work, backend, variant string, threads int) (*studentBenc
 	isa, kernels := splitVariant(variant)
 	o := student.Options{Backend: backend, ISA: isa, Kernels: kernels, Threads: threads, MaxTokens: max(w.Stories*w.Length, w.PPOStories*(w.Prompt+w.Tokens)),
 		MaxStories: max(w.Stories, w.PPOStories), PPOTokens: w.PPOStories * (w.Prompt + w.Tokens), DecodeStories: max(w.Tellers, w.PPOStories),
-		Train: true, ValueHead: true}
+		DecodeLength: run.DecodeLength(w.Prompt+w.Tokens, w.Config.Context),
+		Train:        true, ValueHead: true}
 	var err error
 	if b.policy, err = student.New(w.Config, o); err != nil {
 		return nil, err
 	}
-	o.Train, o.ValueHead, o.DecodeStories, o.PPOTokens = false, false, 0, 0
+	o.Train, o.ValueHead, o.DecodeStories, o.DecodeLength, o.PPOTokens = false, false, 0, 0, 0
 	if b.reference, err = student.New(w.Config, o); err != nil {
 		b.close()
 		return nil, err

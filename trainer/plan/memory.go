@@ -172,7 +172,7 @@ func lay(c config.Config, t Teacher, limits []uint64) (Memory, error) {
 	for _, part := range []struct {
 		name    string
 		options student.Options
-	}{{"student", run.PolicyOptions(c)}, {"reference", run.ReferenceOptions(c)}} {
+	}{{"student", run.PolicyOptions(c, len(c.Rollout.Prompt))}, {"reference", run.ReferenceOptions(c)}} {
 		o, how := part.options, "student_plan"
 		s, err := student.Plan(shape(c), o)
 		if err != nil && o.Backend == "cuda" {
@@ -189,7 +189,11 @@ func lay(c config.Config, t Teacher, limits []uint64) (Memory, error) {
 			bytes uint64
 		}{{"weights", s.Weights}, {"gradients", s.Gradients}, {"moments", s.Moments}, {"activations", s.Activations}, {"workspace", s.Workspace}, {"cache", s.Cache}} {
 			if x.bytes > 0 {
-				m.Parts = append(m.Parts, Part{part.name + ", " + x.name, ours, x.bytes, how})
+				p := Part{part.name + ", " + x.name, ours, x.bytes, how}
+				if x.name == "cache" { // the tokenizer is not there yet
+					p.How += fmt.Sprintf(", a prompt of at most %d tokens", len(c.Rollout.Prompt))
+				}
+				m.Parts = append(m.Parts, p)
 			}
 		}
 	}

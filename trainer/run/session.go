@@ -73,20 +73,26 @@ func Threads(c config.Config) int {
 	return runtime.NumCPU()
 }
 
-// PolicyOptions sizes the student that is trained.
-func PolicyOptions(c config.Config) student.Options {
+// DecodeLength is the room for stories of so many tokens in the cache of a
+// student that tells: whole blocks of 128, which the cpu backend's kernel scores
+// at a time.
+func DecodeLength(tokens, context int) int { return min((tokens+127)/128*128, context) }
+
+// PolicyOptions sizes the student that is trained; prompt is in tokens, of which
+// a byte is never more than one.
+func PolicyOptions(c config.Config, prompt int) student.Options {
 	stories := max(c.Rollout.Stories, c.Pretrain.BatchTokens/c.Student.Context+1)
 	return student.Options{
 		Backend: c.Run.Backend, ISA: c.Run.ISA, Kernels: c.Run.Kernels, Precision: c.Run.Precision, Threads: Threads(c), MaxTokens: c.Run.MaxTokens, MaxStories: stories,
-		PPOTokens: c.Rollout.Stories * c.Student.Context, DecodeStories: min(c.Rollout.Stories, c.Run.MaxTokens),
+		PPOTokens: c.Rollout.Stories * c.Student.Context, DecodeStories: min(c.Rollout.Stories, c.Run.MaxTokens), DecodeLength: DecodeLength(prompt+c.Rollout.MaxNewTokens, c.Student.Context),
 		Train: true, ValueHead: true,
 	}
 }
 
 // ReferenceOptions sizes the frozen student.
 func ReferenceOptions(c config.Config) student.Options {
-	o := PolicyOptions(c)
-	o.Train, o.ValueHead, o.DecodeStories, o.PPOTokens = false, false, 0, 0
+	o := PolicyOptions(c, 0)
+	o.Train, o.ValueHead, o.DecodeStories, o.DecodeLength, o.PPOTokens = false, false, 0, 0, 0
 	return o
 }
 
@@ -116,12 +122,12 @@ func (s *session) prepare(ctx context.Context) (err error) {
 	if err := s.read(ctx); err != nil {
 		return err
 	}
-	if s.policy, err = student.New(shape(c.Student, s.tokenizer.VocabSize()), PolicyOptions(c)); err != nil {
-		return err
-	}
 	s.prompt = s.tokenizer.Encode(c.Rollout.Prompt)
 	if n := len(s.prompt) + c.Rollout.MaxNewTokens; n > c.Student.Context {
 		return fault.New(fault.Usage, "config: rollout.max_new_tokens = %d with a prompt of %d tokens exceeds student.context = %d", c.Rollout.MaxNewTokens, len(s.prompt), c.Student.Context)
+	}
+	if s.policy, err = student.New(shape(c.Student, s.tokenizer.VocabSize()), PolicyOptions(c, len(s.prompt))); err != nil {
+		return err
 	}
 	return s.resume()
 }
