@@ -34,11 +34,9 @@ func judgeCommand() *cli.Command {
 			if c.Bool("probe") == c.IsSet("stories") {
 				return fault.New(fault.Usage, "judge: give either --stories FILE or --probe")
 			}
-			j, err := judge.Open(c.Context, judge.Options{
-				LlamaDir: k.Teacher.LlamaDir, AnyHash: k.Teacher.LlamaDir != "", Device: k.Teacher.Device, Model: k.Teacher.Model, Rubric: k.Teacher.Rubric,
-				Prompt: k.Rollout.Prompt, Reading: k.Teacher.Reading, MaxTokens: 2048, Threads: run.Threads(k), Wave: k.Teacher.Wave,
-				Temperature: k.Teacher.Temperature, Seed: k.Teacher.Seed, Calibrate: k.Teacher.Calibrate, Log: warnings(c),
-			})
+			o := run.JudgeOptions(k, warnings(c))
+			o.MaxTokens = 2048 // a story of a file may be longer than the student's
+			j, err := judge.Open(c.Context, o)
 			if err != nil {
 				return err
 			}

@@ -75,7 +75,9 @@ func (s *session) second(ctx context.Context, before, after []rollout.Story) (*m
 	if s.c.Teacher.SecondJudge == "" {
 		return nil, nil
 	}
-	j, err := openJudge(ctx, s.c, s.c.Teacher.SecondJudge, s.o.Log)
+	o := JudgeOptions(s.c, s.o.Log)
+	o.Model = s.c.Teacher.SecondJudge
+	j, err := judge.Open(ctx, o)
 	if err != nil {
 		return nil, err
 	}

@@ -92,7 +92,7 @@ func WellMade(c config.Config, n int) []string { return wellMade(c.Rollout.Promp
 // openTeacher opens the teacher and, on the first start, tests it.
 func (s *session) openTeacher(ctx context.Context) error {
 	var err error
-	if s.teacher, err = openJudge(ctx, s.c, s.c.Teacher.Model, s.o.Log); err != nil {
+	if s.teacher, err = OpenTeacher(ctx, s.c, s.o.Log); err != nil {
 		return err
 	}
 	info := s.teacher.Info()

@@ -230,19 +230,19 @@ func (s *session) teller() rollout.Teller {
 	}}
 }
 
-// openJudge opens a teacher as configured.
-func openJudge(ctx context.Context, c config.Config, model string, log *slog.Logger) (*judge.Judge, error) {
+// JudgeOptions are those of a configuration's teacher.
+func JudgeOptions(c config.Config, log *slog.Logger) judge.Options {
 	t := c.Teacher
-	return judge.Open(ctx, judge.Options{
-		LlamaDir: t.LlamaDir, AnyHash: t.LlamaDir != "", Device: t.Device, Model: model, Rubric: t.Rubric, Prompt: c.Rollout.Prompt, Reading: t.Reading,
-		MaxTokens: TeacherRoom(c), Threads: Threads(c), Wave: t.Wave, Temperature: t.Temperature, Seed: t.Seed,
-		Calibrate: t.Calibrate, MissingMarks: t.MissingMarks, Log: log,
-	})
+	return judge.Options{
+		LlamaDir: t.LlamaDir, AnyHash: t.LlamaDir != "", Device: t.Device, Model: t.Model, Rubric: t.Rubric,
+		Prompt: c.Rollout.Prompt, Reading: t.Reading, MaxTokens: TeacherRoom(c), Threads: Threads(c), Wave: t.Wave, Temperature: t.Temperature,
+		Seed: t.Seed, Calibrate: t.Calibrate, MissingMarks: t.MissingMarks, Log: log,
+	}
 }
 
-// OpenTeacher opens the teacher of a configuration, outside a run.
+// OpenTeacher opens the teacher of a configuration.
 func OpenTeacher(ctx context.Context, c config.Config, log *slog.Logger) (*judge.Judge, error) {
-	return openJudge(ctx, c, c.Teacher.Model, log)
+	return judge.Open(ctx, JudgeOptions(c, log))
 }
 
 // TeacherRoom is how many teacher tokens a story may have. A token of the
