@@ -11,11 +11,12 @@ import (
 )
 
 // Batch holds stories packed end to end: story i is
-// Tokens[Offsets[i]:Offsets[i+1]], len(Offsets) = stories + 1.
+// Tokens[Offsets[i]:Offsets[i+1]], len(Offsets) = stories + 1. What is before
+// Offsets[0] is a prefix that all stories begin with, held and computed once.
 type Batch struct {
 	Tokens  []int32
 	Offsets []int32
-	First   []int32 // position of each story's first token; nil = 0
+	First   []int32 // position of each story's first token; nil = Offsets[0]
 }
 
 // Pack packs stories into a Batch.
@@ -58,6 +59,10 @@ func NewScores(n int, values bool) Scores {
 	}
 	return s
 }
+
+// TakesPrefix says whether Forward, CrossEntropy without dropout and PPOBackward
+// take batches with a prefix; no other call does.
+func (m *Model) TakesPrefix() bool { return C.student_takes_prefix(m.handle) != 0 }
 
 // Forward scores every token's successor without dropout. targets[t] is the
 // token scored at t, -1 for none; nil means the next token of the story.

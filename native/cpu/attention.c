@@ -1,5 +1,5 @@
 /* Causal attention by blocks of queries; formulas in native/ref/attention.c.
- * A task is one head of one story. */
+ * A task is one head of one part of the batch: of the prefix or of a story. */
 #include "attention_row.h"
 #include "attention_tile.h"
 #include "cpu.h"
@@ -20,32 +20,67 @@ typedef struct job {
     dropout drop;
 } job;
 
+/* A part of the batch: its rows begin..end-1, how many keys of the prefix come
+ * before its own and how many that makes, and the end of the rows that see its
+ * keys: for the prefix all rows of the batch. */
+typedef struct part {
+    int begin, end, shared, keys, seen_until;
+} part;
+
+static part part_of(ragged rows, int number)
+{
+    int begin = ragged_begin(rows, number), end = rows.offsets[number], shared = ragged_shared(rows, number);
+    return (part){begin, end, shared, shared + end - begin, number || !end ? end : rows.offsets[rows.stories]};
+}
+
+/* The rows [keys][D] of a part side by side, as whole vectors: those of the
+ * prefix, then its own from row `begin` of x on; x's own when there is no
+ * prefix. */
+static const float *joined(float *to, const float *x, size_t *stride, part a, int D)
+{
+    const float *own = x + (size_t)a.begin * *stride;
+    if (!a.shared)
+        return own;
+    size_t width = (size_t)padded(D);
+    for (int j = 0; j < a.keys; j++) {
+        const float *row = j < a.shared ? x + (size_t)j * *stride : own + (size_t)(j - a.shared) * *stride;
+        memcpy(to + (size_t)j * width, row, (size_t)D * sizeof(float));
+        memset(to + (size_t)j * width + D, 0, (width - (size_t)D) * sizeof(float));
+    }
+    *stride = width;
+    return to;
+}
+
 static void forward_task(void *argument, int task, int worker)
 {
     const job *j = argument;
-    int story = task / j->heads, h = task % j->heads, N = j->out.rows, C = j->out.cols, D = C / j->heads;
-    int begin = j->rows.offsets[story], T = j->rows.offsets[story + 1] - begin, width = padded(T);
-    size_t stride = 3 * (size_t)C, v_stride = stride;
-    const float *q = j->qkv.data + (size_t)begin * stride + h * D;
+    int h = task % j->heads, N = j->out.rows, C = j->out.cols, D = C / j->heads;
+    part a = part_of(j->rows, task / j->heads);
+    int width = padded(a.keys);
+    size_t stride = 3 * (size_t)C, k_stride = stride, v_stride = stride,
+           keys_floats = (size_t)a.keys * (size_t)padded(D);
+    const float *q = j->qkv.data + h * D;
     float *scratch = scratch_of(j->b, worker), scale = 1 / sqrtf((float)D);
     float *keys = take(&scratch, (size_t)D * (size_t)width), *p = take(&scratch, QUERIES * (size_t)width);
-    float *factors = take(&scratch, (size_t)width + 2 * DROPOUT_BLOCK);
-    const float *v = whole_rows(take(&scratch, (size_t)T * (size_t)padded(D)), q + 2 * C, &v_stride, T, D);
-    turn(keys, q + C, stride, T, D);
-    for (int t = 0; t < T; t += QUERIES) {
-        int rows = T - t < QUERIES ? T - t : QUERIES, last = t + rows;
+    float *factors = take(&scratch, (size_t)width + 2 * DROPOUT_BLOCK), *room = take(&scratch, keys_floats);
+    const float *k = joined(room, q + C, &k_stride, a, D);
+    turn(keys, k, k_stride, a.keys, D);
+    const float *v = joined(room, q + 2 * C, &v_stride, a, D);
+    if (!a.shared)
+        v = whole_rows(room, v, &v_stride, a.keys, D);
+    for (int n = a.begin; n < a.end; n += QUERIES) {
+        int rows = a.end - n < QUERIES ? a.end - n : QUERIES, first = a.shared + n - a.begin, last = first + rows;
         float inverse[QUERIES];
-        scores(p, (size_t)width, q + (size_t)t * stride, stride, rows, keys, (size_t)width, last, D, scale);
+        scores(p, (size_t)width, q + (size_t)n * stride, stride, rows, keys, (size_t)width, last, D, scale);
         for (int r = 0; r < rows; r++) {
-            int n = begin + t + r, count = t + r + 1;
+            int count = first + r + 1;
             float *x = p + (size_t)r * (size_t)width;
-            inverse[r] = weights(x, count, &j->lse[(size_t)h * N + n], j->drop,
-                                 ((uint64_t)h * N + n) * ATTENTION_STRIDE, factors);
-            for (int k = count; k < last; k++)
-                x[k] = 0;
+            inverse[r] = weights(x, count, &j->lse[(size_t)h * N + n + r], j->drop,
+                                 ((uint64_t)h * N + n + r) * ATTENTION_STRIDE, factors);
+            for (int i = count; i < last; i++)
+                x[i] = 0;
         }
-        mix(j->out.data + (size_t)(begin + t) * C + h * D, (size_t)C, p, (size_t)width, rows, v, v_stride, last, D,
-            inverse);
+        mix(j->out.data + (size_t)n * C + h * D, (size_t)C, p, (size_t)width, rows, v, v_stride, last, D, inverse);
     }
 }
 
@@ -53,7 +88,7 @@ void CPU_NAME(cpu_attention_forward)(backend *b, tensor out, float *lse, tensor 
                                      dropout drop)
 {
     job j = {.b = b, .out = out, .lse = lse, .qkv = qkv, .rows = rows, .heads = heads, .drop = drop};
-    thread_pool_run(cpu(b)->pool, rows.stories * heads, forward_task, &j);
+    thread_pool_run(cpu(b)->pool, (rows.stories + 1) * heads, forward_task, &j);
 }
 
 /* One row of a block: from its scores and dout . v to the weights of dout in
@@ -85,48 +120,59 @@ static void copy_rows(float *to, size_t stride, const float *x, size_t width, in
         memcpy(to + (size_t)t * stride, x + (size_t)t * width, (size_t)D * sizeof(float));
 }
 
+/* dq of a part's rows, dk and dv of its own keys. The task of the prefix goes on
+ * through the rows of the stories, in their order: scores are computed once
+ * more, but nothing is kept between tasks, and no sum depends on the threads. */
 static void backward_task(void *argument, int task, int worker)
 {
     const job *j = argument;
-    int story = task / j->heads, h = task % j->heads, N = j->out.rows, C = j->out.cols, D = C / j->heads;
-    int begin = j->rows.offsets[story], T = j->rows.offsets[story + 1] - begin, width = padded(T);
-    size_t stride = 3 * (size_t)C, whole = (size_t)padded(D), rows_floats = (size_t)T * whole;
-    size_t q_stride = stride, k_stride = stride, dy_stride = (size_t)C;
-    float *scratch = scratch_of(j->b, worker), scale = 1 / sqrtf((float)D);
+    int h = task % j->heads, N = j->out.rows, C = j->out.cols, D = C / j->heads;
+    part a = part_of(j->rows, task / j->heads);
+    int own = a.end - a.begin, width = padded(a.keys);
+    size_t stride = 3 * (size_t)C, whole = (size_t)padded(D), keys_floats = (size_t)a.keys * whole;
+    size_t k_stride = stride, v_stride = stride;
+    float *scratch = scratch_of(j->b, worker), scale = 1 / sqrtf((float)D), unit[QUERIES];
     float *keys = take(&scratch, (size_t)D * (size_t)width), *values = take(&scratch, (size_t)D * (size_t)width);
     float *p = take(&scratch, QUERIES * (size_t)width), *ds = take(&scratch, QUERIES * (size_t)width);
-    float *dk = take(&scratch, rows_floats), *dv = take(&scratch, rows_floats);
+    float *dk = take(&scratch, keys_floats), *dv = take(&scratch, keys_floats), *room = take(&scratch, keys_floats);
+    float *q_rows = take(&scratch, QUERIES * whole), *dy_rows = take(&scratch, QUERIES * whole);
     float *factors = take(&scratch, (size_t)width + 2 * DROPOUT_BLOCK);
-    const float *x = j->qkv.data + (size_t)begin * stride + h * D;
-    const float *dout = j->dout.data + (size_t)begin * C + h * D, *y = j->out.data + (size_t)begin * C + h * D;
-    turn(keys, x + C, stride, T, D);
-    turn(values, x + 2 * C, stride, T, D);
-    const float *q = whole_rows(take(&scratch, rows_floats), x, &q_stride, T, D);
-    const float *k = whole_rows(take(&scratch, rows_floats), x + C, &k_stride, T, D);
-    const float *dy = whole_rows(take(&scratch, rows_floats), dout, &dy_stride, T, D);
-    memset(dk, 0, rows_floats * sizeof(float));
-    memset(dv, 0, rows_floats * sizeof(float));
-    float *dqkv = j->dqkv.data + (size_t)begin * stride + h * D;
-    float unit[QUERIES];
+    const float *x = j->qkv.data + h * D;
+    const float *v = joined(room, x + 2 * C, &v_stride, a, D);
+    turn(values, v, v_stride, a.keys, D);
+    const float *k = joined(room, x + C, &k_stride, a, D);
+    turn(keys, k, k_stride, a.keys, D);
+    if (!a.shared)
+        k = whole_rows(room, k, &k_stride, a.keys, D);
+    memset(dk, 0, (size_t)own * whole * sizeof(float));
+    memset(dv, 0, (size_t)own * whole * sizeof(float));
     for (int r = 0; r < QUERIES; r++)
         unit[r] = 1;
-    for (int t = 0; t < T; t += QUERIES) {
-        int rows = T - t < QUERIES ? T - t : QUERIES, last = t + rows;
-        scores(p, (size_t)width, q + (size_t)t * q_stride, q_stride, rows, keys, (size_t)width, last, D, scale);
-        scores(ds, (size_t)width, dy + (size_t)t * dy_stride, dy_stride, rows, values, (size_t)width, last, D, 1);
+    for (int n = a.begin, rows; n < a.seen_until; n += rows) {
+        int end = n < a.end ? a.end : a.seen_until, first = a.shared + n - a.begin;
+        rows = end - n < QUERIES ? end - n : QUERIES;
+        int last = first + rows < a.keys ? first + rows : a.keys;
+        size_t q_stride = stride, dy_stride = (size_t)C;
+        const float *dout = j->dout.data + (size_t)n * C + h * D, *y = j->out.data + (size_t)n * C + h * D;
+        const float *q = whole_rows(q_rows, x + (size_t)n * stride, &q_stride, rows, D);
+        const float *dy = whole_rows(dy_rows, dout, &dy_stride, rows, D);
+        scores(p, (size_t)width, q, q_stride, rows, keys, (size_t)width, last, D, scale);
+        scores(ds, (size_t)width, dy, dy_stride, rows, values, (size_t)width, last, D, 1);
         for (int r = 0; r < rows; r++) {
-            int n = begin + t + r;
-            float through = dot_product(dout + (size_t)(t + r) * C, y + (size_t)(t + r) * C, D);
-            slopes(p + (size_t)r * (size_t)width, ds + (size_t)r * (size_t)width, t + r + 1, last,
-                   j->lse[(size_t)h * N + n], through, scale, j->drop, ((uint64_t)h * N + n) * ATTENTION_STRIDE,
+            int count = first + r + 1 < last ? first + r + 1 : last;
+            float through = dot_product(dout + (size_t)r * C, y + (size_t)r * C, D);
+            slopes(p + (size_t)r * (size_t)width, ds + (size_t)r * (size_t)width, count, last,
+                   j->lse[(size_t)h * N + n + r], through, scale, j->drop, ((uint64_t)h * N + n + r) * ATTENTION_STRIDE,
                    factors);
         }
-        mix(dqkv + (size_t)t * stride, stride, ds, (size_t)width, rows, k, k_stride, last, D, unit);
-        spread(dk, whole, ds, (size_t)width, rows, q + (size_t)t * q_stride, q_stride, last);
-        spread(dv, whole, p, (size_t)width, rows, dy + (size_t)t * dy_stride, dy_stride, last);
+        if (n < a.end)
+            mix(j->dqkv.data + (size_t)n * stride + h * D, stride, ds, (size_t)width, rows, k, k_stride, last, D, unit);
+        spread(dk, whole, ds + a.shared, (size_t)width, rows, q, q_stride, last - a.shared);
+        spread(dv, whole, p + a.shared, (size_t)width, rows, dy, dy_stride, last - a.shared);
     }
-    copy_rows(dqkv + C, stride, dk, whole, T, D);
-    copy_rows(dqkv + 2 * C, stride, dv, whole, T, D);
+    float *to = j->dqkv.data + (size_t)a.begin * stride + C + h * D;
+    copy_rows(to, stride, dk, whole, own, D);
+    copy_rows(to + C, stride, dv, whole, own, D);
 }
 
 void CPU_NAME(cpu_attention_backward)(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out, const float *lse,
@@ -141,5 +187,5 @@ void CPU_NAME(cpu_attention_backward)(backend *b, tensor dqkv, tensor dout, tens
              .rows = rows,
              .heads = heads,
              .drop = drop};
-    thread_pool_run(cpu(b)->pool, rows.stories * heads, backward_task, &j);
+    thread_pool_run(cpu(b)->pool, (rows.stories + 1) * heads, backward_task, &j);
 }

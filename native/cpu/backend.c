@@ -15,9 +15,9 @@ size_t cpu_packed_floats(int columns) { return ((size_t)columns + WIDEST_PANEL) 
 size_t cpu_scratch_floats(const backend_limits *limits)
 {
     size_t T = ((size_t)limits->context + 15) / 16 * 16, D = ((size_t)limits->head_width + 15) / 16 * 16;
-    /* Keys and values turned, dk, dv, and q, k, dout when D is no multiple of a
-     * vector; two blocks of at most 6 rows of scores; dropout factors. */
-    size_t attention = T * (7 * D + 12 + 1) + 1024;
+    /* Keys and values turned, dk, dv, keys side by side; two blocks of at most 6
+     * rows of scores, of q and of dout; dropout factors. */
+    size_t attention = T * (5 * D + 12 + 1) + 12 * D + 1024;
     return attention > LEAST_SCRATCH ? attention : LEAST_SCRATCH;
 }
 

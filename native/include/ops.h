@@ -49,11 +49,18 @@ typedef struct dropout {
     uint32_t site;
 } dropout;
 
-/* Stories of a packed batch; offsets [stories + 1] (host and backend). */
+/* Stories of a packed batch: story s has rows offsets[s]..offsets[s+1]-1. The
+ * rows before offsets[0] are a prefix that all stories begin with and that is
+ * there once. offsets [stories + 1] (host and backend). */
 typedef struct ragged {
     const int32_t *offsets;
     int stories;
 } ragged;
+
+/* Part 0 of a batch is the prefix, part s + 1 is story s: it ends before row
+ * offsets[part], begins here, and so many keys of the prefix come before its own. */
+static inline int ragged_begin(ragged rows, int part) { return part > 0 ? rows.offsets[part - 1] : 0; }
+static inline int ragged_shared(ragged rows, int part) { return part > 0 ? rows.offsets[0] : 0; }
 
 typedef struct sample_options {
     float temperature, top_p;
@@ -85,6 +92,7 @@ typedef struct op_table {
     int activations;  /* type of the tensors marked (A) */
     int head_rows;    /* tokens whose logits exist at a time; fixed, so that sums over tokens have one order */
     int row_multiple; /* decode steps come in multiples of so many rows */
+    int takes_prefix; /* attention knows batches with a prefix */
 
     /* Memory. `allocate` returns zeroed memory or NULL. */
     void *(*allocate)(backend *b, size_t bytes);
@@ -131,9 +139,12 @@ typedef struct op_table {
 
     /* Causal attention of every story by itself. (A) qkv [N][3C] holds query, key,
      * value, heads side by side; (A) out [N][C]; lse [H][N] = log sum exp of the
-     * scaled scores (scale 1 / sqrt(D)). */
+     * scaled scores (scale 1 / sqrt(D)). A story's queries attend to the rows of
+     * the prefix, then to its own: out has the bits that it has where each story
+     * brings the prefix itself. A prefix goes without dropout. */
     void (*attention_forward)(backend *b, tensor out, float *lse, tensor qkv, ragged rows, int heads, dropout drop);
-    /* (A) dqkv = gradient (overwritten); dout (A). */
+    /* (A) dqkv = gradient (overwritten); dout (A). That of the prefix's keys and
+     * values is summed over its own queries and those of all stories. */
     void (*attention_backward)(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out, const float *lse,
                                ragged rows, int heads, dropout drop);
     /* n tokens of stories: stores its key and value at
@@ -179,7 +190,8 @@ typedef struct op_table {
     void (*adamw)(backend *b, float *w, const float *g, float *m, float *v, size_t count, const double *norm,
                   adamw_options options);
 
-    /* TRL compute_rewards: rewards[t] = -coefficient * kl[t] at masked columns,
+    /* Here and in gae rows has no prefix: every story brings all its columns.
+     * TRL compute_rewards: rewards[t] = -coefficient * kl[t] at masked columns,
      * the story's score added at its last one, 0 elsewhere. penalty 0 kl,
      * 1 abs, 2 mse. */
     void (*ppo_rewards)(backend *b, float *rewards, const float *mask, const float *scores, const float *logprob,

@@ -14,6 +14,13 @@
  * story i owns tokens[offsets[i] .. offsets[i+1]). Per-token arrays have one
  * entry per packed token; entry t speaks about the token that follows t in
  * its story (TRL's column t). The last entry of a story has no target.
+ *
+ * A batch whose stories all begin with the same tokens may hold these once, as a
+ * prefix: they are tokens[0 .. offsets[0]), and a story's own tokens continue
+ * them. Their rows are computed once, forward and backward; the stories' results
+ * have the bits that they have without a prefix, gradients are summed in another
+ * order. The last entry of the prefix has no target: what predicts a token that
+ * differs between stories must be a story's own.
  */
 #ifndef STUDENT_H
 #define STUDENT_H
@@ -77,9 +84,9 @@ enum student_array {
 typedef struct student_batch {
     size_t size;
     const int32_t *tokens;  /* [offsets[stories]] */
-    const int32_t *offsets; /* [stories + 1], offsets[0] = 0, increasing */
+    const int32_t *offsets; /* [stories + 1], increasing; offsets[0] = tokens of the prefix, 0 = none */
     int32_t stories;
-    const int32_t *first; /* [stories] position of each story's first token; NULL = 0 */
+    const int32_t *first; /* [stories] position of each story's first token; NULL = offsets[0], as a prefix needs */
 } student_batch;
 
 typedef struct student_dropout {
@@ -176,6 +183,9 @@ int student_plan(const student_options *options, student_memory *plan, char *mes
 int student_create(const student_options *options, student **out, char *message, size_t capacity);
 void student_destroy(student *s);
 const char *student_isa(const student *s);
+/* 1: batches of forward, cross_entropy without dropout and ppo_backward may have
+ * a prefix. No other call takes one. */
+int32_t student_takes_prefix(const student *s);
 
 int32_t student_parameter_count(const student *s);
 int student_parameter_info(const student *s, int32_t index, student_parameter *info, char *message, size_t capacity);

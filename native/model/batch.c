@@ -10,15 +10,21 @@ int batch_load(student *s, const student_batch *batch, const int32_t *targets, c
     const student_options *o = &s->options;
     if (!batch || batch->size != sizeof *batch || !batch->tokens || !batch->offsets)
         return fail(message, capacity, STUDENT_E_ARGUMENT, "student_batch is incomplete or of another size");
-    if (batch->stories < 1 || batch->stories > o->max_stories || batch->offsets[0] != 0)
+    if (batch->stories < 1 || batch->stories > o->max_stories)
         return fail(message, capacity, STUDENT_E_ARGUMENT, "batch of %d stories; 1..%d are possible", batch->stories,
                     o->max_stories);
-    int N = 0;
-    for (int i = 0; i < batch->stories; i++) {
-        int length = batch->offsets[i + 1] - batch->offsets[i], start = batch->first ? batch->first[i] : 0;
+    int prefix = batch->offsets[0], most = OPS(s)->takes_prefix && !batch->first ? o->context - 1 : 0, N = 0;
+    if (prefix < 0 || prefix > most)
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "prefix of %d tokens; 0..%d are possible%s", prefix, most,
+                    batch->first ? " with positions of first tokens" : "");
+    ragged rows = {batch->offsets, batch->stories};
+    for (int part = prefix ? 0 : 1; part <= batch->stories; part++) {
+        int length = batch->offsets[part] - ragged_begin(rows, part), start = ragged_shared(rows, part);
+        if (part && batch->first)
+            start = batch->first[part - 1];
         if (length < 1 || start < 0 || start > o->context || length > o->context - start)
-            return fail(message, capacity, STUDENT_E_ARGUMENT, "story %d has %d tokens; 1..%d are possible", i, length,
-                        o->context);
+            return fail(message, capacity, STUDENT_E_ARGUMENT, "story %d has %d tokens; 1..%d are possible", part - 1,
+                        length, o->context);
         if (length > o->max_tokens - N)
             return fail(message, capacity, STUDENT_E_ARGUMENT, "batch has more than max_tokens = %d tokens",
                         o->max_tokens);
@@ -115,6 +121,9 @@ int student_cross_entropy(student *s, const student_batch *batch, const int32_t 
     int status = batch_load(s, batch, targets, message, capacity);
     if (status)
         return status;
+    if (drop.probability > 0 && batch->offsets[0])
+        return fail(message, capacity, STUDENT_E_ARGUMENT,
+                    "dropout with a prefix: its rows would have one mask for all stories");
     for (int t = 0; t < s->N; t++)
         s->host_logprob[t] = -scale;
     OPS(s)->upload(B(s), s->dlogprob, s->host_logprob, (size_t)s->N * sizeof(float));

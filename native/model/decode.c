@@ -250,6 +250,8 @@ static int check(const student *s, const student_batch *p, const student_generat
         return fail(
             message, capacity, STUDENT_E_ARGUMENT,
             "max_new_tokens >= 1, temperature >= 0, top_k >= 0, 0 < top_p <= 1 and 0 <= dropout < 1 are needed");
+    if (p->offsets[0])
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "prompts are given whole: no prefix");
     for (int i = 0; i < p->stories; i++) {
         int length = p->offsets[i + 1] - p->offsets[i];
         if (length < 1 || length + g->max_new_tokens > decode_length(o))

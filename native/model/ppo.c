@@ -27,6 +27,8 @@ int student_advantages(student *s, const student_batch *batch, const float *mask
     if (batch->stories < 1 || batch->stories > s->options.max_stories || batch->offsets[batch->stories] > room)
         return fail(message, capacity, STUDENT_E_ARGUMENT, "PPO batch of %d stories exceeds max_stories or ppo_tokens",
                     batch->stories);
+    if (batch->offsets[0])
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "advantages need every column of every story: no prefix");
     int N = batch->offsets[batch->stories];
     double masked = 0;
     for (int t = 0; t < N; t++)

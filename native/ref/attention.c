@@ -1,6 +1,6 @@
 /* Causal self-attention of packed stories (Vaswani et al. 2017).
  * qkv (N,3C): query, key, value side by side, each H heads of D = C / H.
- *   s[t][j] = q[t] . k[j] / sqrt(D)  for j <= t, in the same story
+ *   s[t][j] = q[t] . k[j] / sqrt(D)  for j <= t, in the same story or its prefix
  *   p = softmax(s),  out[t] = sum_j drop(p[t][j]) v[j],  lse = log sum exp s
  * Backward from lse alone (Dao et al. 2022, section 3.1): p = exp(s - lse),
  *   dv[j] += drop(p) dout, dp = drop'(dout . v[j]), ds = p (dp - dout . out)
@@ -21,24 +21,43 @@ static double dot(const float *a, const float *b, int D)
     return sum;
 }
 
-/* One query against keys 0..count-1 that lie stride floats apart; returns lse. */
-static float attend(float *out, const float *q, const float *k, const float *v, size_t stride, int count, int D,
-                    dropout drop, uint64_t element)
+/* Keys stride floats apart: `shared` of them at prefix, the others at own. The
+ * value of a key lies C floats behind it. */
+typedef struct key_rows {
+    const float *prefix, *own;
+    int shared, C;
+    size_t stride;
+} key_rows;
+
+static const float *key(key_rows k, int j)
+{
+    return j < k.shared ? k.prefix + j * k.stride : k.own + (j - k.shared) * k.stride;
+}
+
+/* One query against keys 0..count-1; returns lse. */
+static float attend(float *out, const float *q, key_rows k, int count, int D, dropout drop, uint64_t element)
 {
     double scale = 1 / sqrt(D), max = -INFINITY, sum = 0;
     for (int j = 0; j < count; j++)
-        max = fmax(max, dot(q, k + j * stride, D) * scale);
+        max = fmax(max, dot(q, key(k, j), D) * scale);
     for (int j = 0; j < count; j++)
-        sum += exp(dot(q, k + j * stride, D) * scale - max);
+        sum += exp(dot(q, key(k, j), D) * scale - max);
     double lse = max + log(sum);
     for (int d = 0; d < D; d++)
         out[d] = 0;
     for (int j = 0; j < count; j++) {
-        double p = exp(dot(q, k + j * stride, D) * scale - lse) * ref_dropout_factor(drop, element + j);
+        double p = exp(dot(q, key(k, j), D) * scale - lse) * ref_dropout_factor(drop, element + j);
         for (int d = 0; d < D; d++)
-            out[d] = (float)(out[d] + p * v[j * stride + d]);
+            out[d] = (float)(out[d] + p * key(k, j)[k.C + d]);
     }
     return (float)lse;
+}
+
+/* Row of key j of a part. */
+static size_t key_row(ragged rows, int part, int j)
+{
+    int shared = ragged_shared(rows, part);
+    return (size_t)(j < shared ? j : ragged_begin(rows, part) + j - shared);
 }
 
 void ref_attention_forward(backend *b, tensor out, float *lse, tensor qkv, ragged rows, int heads, dropout drop)
@@ -46,14 +65,15 @@ void ref_attention_forward(backend *b, tensor out, float *lse, tensor qkv, ragge
     (void)b;
     int N = out.rows, C = out.cols, D = C / heads;
     size_t stride = 3 * (size_t)C;
-    for (int s = 0; s < rows.stories; s++)
-        for (int t = rows.offsets[s]; t < rows.offsets[s + 1]; t++)
+    for (int part = 0; part <= rows.stories; part++)
+        for (int t = ragged_begin(rows, part); t < rows.offsets[part]; t++)
             for (int h = 0; h < heads; h++) {
-                const float *first = qkv.data + rows.offsets[s] * stride + h * D;
+                int begin = ragged_begin(rows, part), shared = ragged_shared(rows, part);
+                const float *keys = qkv.data + C + h * D;
+                key_rows k = {keys, keys + begin * stride, shared, C, stride};
                 uint64_t element = ((uint64_t)h * N + t) * ATTENTION_STRIDE;
-                lse[(size_t)h * N + t] =
-                    attend(out.data + (size_t)t * C + h * D, qkv.data + t * stride + h * D, first + C, first + 2 * C,
-                           stride, t - rows.offsets[s] + 1, D, drop, element);
+                lse[(size_t)h * N + t] = attend(out.data + (size_t)t * C + h * D, qkv.data + t * stride + h * D, k,
+                                                shared + t - begin + 1, D, drop, element);
             }
 }
 
@@ -64,18 +84,19 @@ void ref_attention_backward(backend *b, tensor dqkv, tensor dout, tensor qkv, te
     size_t stride = 3 * (size_t)C;
     double scale = 1 / sqrt(D);
     b->ops->zero(b, dqkv.data, (size_t)N * stride * sizeof(float));
-    for (int s = 0; s < rows.stories; s++)
-        for (int t = rows.offsets[s]; t < rows.offsets[s + 1]; t++)
+    for (int part = 0; part <= rows.stories; part++)
+        for (int t = ragged_begin(rows, part); t < rows.offsets[part]; t++)
             for (int h = 0; h < heads; h++) {
                 const float *q = qkv.data + t * stride + h * D, *dy = dout.data + (size_t)t * C + h * D;
                 float *dq = dqkv.data + t * stride + h * D;
                 double through = dot(dy, out.data + (size_t)t * C + h * D, D);
-                for (int j = rows.offsets[s]; j <= t; j++) {
-                    const float *k = qkv.data + j * stride + C + h * D, *v = k + C;
-                    float *dk = dqkv.data + j * stride + C + h * D, *dv = dk + C;
+                int count = ragged_shared(rows, part) + t - ragged_begin(rows, part) + 1;
+                for (int j = 0; j < count; j++) {
+                    size_t at = key_row(rows, part, j) * stride + C + h * D;
+                    const float *k = qkv.data + at, *v = k + C;
+                    float *dk = dqkv.data + at, *dv = dk + C;
                     double p = exp(dot(q, k, D) * scale - lse[(size_t)h * N + t]);
-                    double kept = ref_dropout_factor(drop, ((uint64_t)h * N + t) * ATTENTION_STRIDE +
-                                                               (uint64_t)(j - rows.offsets[s]));
+                    double kept = ref_dropout_factor(drop, ((uint64_t)h * N + t) * ATTENTION_STRIDE + j);
                     double ds = p * (kept * dot(dy, v, D) - through) * scale;
                     for (int d = 0; d < D; d++) {
                         dv[d] += (float)(p * kept * dy[d]);
@@ -98,7 +119,7 @@ void ref_attention_decode(backend *b, tensor out, tensor qkv, tensor cache, int 
         const float *slot = cache.data + (size_t)slots[n] * context * stride;
         const float *row = qkv.data + (size_t)n * 3 * C;
         for (int h = 0; h < heads; h++)
-            attend(out.data + (size_t)n * C + h * D, row + h * D, slot + h * D, slot + C + h * D, stride,
+            attend(out.data + (size_t)n * C + h * D, row + h * D, (key_rows){slot + h * D, slot + h * D, 0, C, stride},
                    positions[n] + 1, D, drop, ((uint64_t)n * heads + h) * ATTENTION_STRIDE);
     }
 }

@@ -44,6 +44,14 @@ float *floats_back(backend *b, const float *data, size_t n);
 float *tensor_back(backend *b, tensor t);
 void forget(void);
 
+/* What bf16 leaves of a bound: so many roundings of a number on its way to the
+ * result, each of up to 2^-8 of it. Such errors have a mean square of 2^-16 / 3,
+ * or of 2^-16 where elements are few. Attention's forward rounds a weight and the
+ * result, decoding the result, backward a weight, a slope that cancels (two) and
+ * the result. */
+enum { FORWARD_ROUNDINGS = 2, DECODE_ROUNDINGS = 1, BACKWARD_ROUNDINGS = 4 };
+double rounded(const backend *b, double bound, int roundings, size_t elements);
+
 /* bound, or what bf16 leaves of it where the op's results are of that type. */
 double bound_of(const backend *b, double bound);
 
@@ -64,7 +72,10 @@ void test_residual_layernorm_bits(backend *b, int N, int C);
 void test_elementwise(backend *b, backend *r, int rows, int cols);
 void test_optimizer(backend *b, backend *r, int n);
 void test_head(backend *b, backend *r, int n, int V);
+/* offsets[0] > 0: the stories have a prefix, and drop is off. */
 void test_attention(backend *b, backend *r, const int32_t *offsets, int stories, int heads, int D, dropout drop);
+/* A batch with a prefix against the same stories that bring it themselves. */
+void test_prefix(backend *b, const int32_t *offsets, int stories, int heads, int D);
 void test_fused(backend *b, backend *r, int N, int I, int O);
 void test_recording(backend *b);
 

@@ -215,14 +215,15 @@ static void test_backend(const char *isa)
         check(isa, "gelu", gelu_forward, gelu_backward);
     }
     static const int32_t one[] = {0, 1}, mixed[] = {0, 1, 3, 6, 10, 27}, alone[] = {0, 21};
+    static const int32_t prefix[] = {1, 2}, odd[] = {5, 6, 9, 17, 18}, longer[] = {17, 20, 21};
     static const struct {
         const int32_t *offsets;
         int stories;
-    } rows[] = {{one, 1}, {mixed, 5}, {alone, 1}};
+    } rows[] = {{one, 1}, {mixed, 5}, {alone, 1}, {prefix, 1}, {odd, 4}, {longer, 2}};
     static const int heads[][2] = {{1, 1}, {2, 8}, {3, 5}, {1, 17}};
-    for (size_t r = 0; r < 3; r++)
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
         for (size_t h = 0; h < 4; h++)
-            for (int drops = 0; drops < 2; drops++) {
+            for (int drops = 0; drops < (rows[r].offsets[0] ? 1 : 2); drops++) {
                 p.offsets = rows[r].offsets;
                 p.stories = rows[r].stories;
                 p.rows = p.offsets[p.stories];

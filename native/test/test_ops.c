@@ -69,6 +69,31 @@ static void attention(backend *b, backend *r)
         }
 }
 
+/* Prefixes of one token, of odd length, longer than the stories; one story. */
+static void shared_prefixes(backend *b, backend *r)
+{
+    const int32_t one[] = {1, 2}, odd[] = {7, 8, 17, 19, 60}, longer[] = {70, 73, 74, 79}, alone[] = {33, 50},
+                  chunk[] = {32, 64, 65, 130};
+    const struct {
+        const int32_t *offsets;
+        int stories;
+    } batches[] = {{odd, 4}, {one, 1}, {longer, 3}, {alone, 1}, {chunk, 3}};
+    const int shapes[][2] = {{2, 32}, {3, 20}, {1, 64}, {1, 1}, {4, 7}, {1, 128}, {2, 33}};
+    int32_t many[42] = {5};
+    for (int s = 1; s <= 41; s++)
+        many[s] = many[s - 1] + 1 + s % 9;
+    for (size_t i = 0; i < (few == 2 ? 1 : few ? 3 : sizeof shapes / sizeof *shapes); i++) {
+        for (size_t k = 0; k < (few ? 3 : sizeof batches / sizeof *batches); k++) {
+            test_attention(b, r, batches[k].offsets, batches[k].stories, shapes[i][0], shapes[i][1], (dropout){0});
+            test_prefix(b, batches[k].offsets, batches[k].stories, shapes[i][0], shapes[i][1]);
+        }
+        if (few == 2)
+            continue;
+        test_attention(b, r, many, 41, shapes[i][0], shapes[i][1], (dropout){0});
+        test_prefix(b, many, 41, shapes[i][0], shapes[i][1]);
+    }
+}
+
 typedef int create(backend *b, const backend_limits *limits, char *message, size_t capacity);
 
 /* kernels: a variant of an op, or NULL. */
@@ -96,6 +121,8 @@ static int run(create *make, const char *name, const char *isa, const char *kern
     b.isa = kernels ? kernels : b.isa;
     rows_and_products(&b, reference);
     attention(&b, reference);
+    if (b.ops->takes_prefix)
+        shared_prefixes(&b, reference);
     test_recording(&b);
     expect(&b, !b.ops->error(&b), "the backend says: %s", b.ops->error(&b));
     printf("%-4s %-10s %d cases against ref\n", name, b.isa, cases - before);

@@ -58,6 +58,7 @@ type BatchEvent struct {
 	ReplyWords     float64    `json:"reply_words"`
 	Distinct       [3]float64 `json:"distinct"` // distinct-1, -2, -3 of the replies
 	MaxLogprobDiff float64    `json:"max_logprob_diff"`
+	SharedPrompt   int        `json:"shared_prompt_tokens"` // of every prompt: computed once for all stories of a call
 	PPO            ppo.Stats  `json:"ppo"`
 	Seconds        Seconds    `json:"seconds"`
 	RolloutTokPerS float64    `json:"rollout_tok_per_s"`

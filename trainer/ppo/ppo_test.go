@@ -152,13 +152,7 @@ func TestPartsDoNotChangeTheStep(t *testing.T) {
 		if _, err := tr.Step(context.Background(), b, nil, nil); err != nil {
 			t.Fatal(err)
 		}
-		var all []float32
-		for i, p := range policy.Parameters() {
-			x := make([]float32, p.Count())
-			policy.Read(student.Weights, i, x)
-			all = append(all, x...)
-		}
-		return all
+		return allWeights(t, policy)
 	}
 	a, b := weights(64), weights(12)
 	for i := range a {
@@ -191,15 +185,19 @@ func stepOn(t *testing.T, backend string, threads int, change func(s *Settings, 
 			t.Fatal(err)
 		}
 	}
-	var all []float32
-	for i, p := range policy.Parameters() {
+	return r, allWeights(t, policy)
+}
+
+func allWeights(t *testing.T, m *student.Model) (all []float32) {
+	t.Helper()
+	for i, p := range m.Parameters() {
 		x := make([]float32, p.Count())
-		if err := policy.Read(student.Weights, i, x); err != nil {
+		if err := m.Read(student.Weights, i, x); err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, x...)
 	}
-	return r, all
+	return all
 }
 
 func equal(a, b []float32) bool {

@@ -27,6 +27,9 @@ func New(s Settings, policy, reference *student.Model) *Trainer {
 type Result struct {
 	Stats       Stats
 	Minibatches []MinibatchStats
+	// SharedPrompt is how many tokens of the prompts were computed once for all
+	// stories of a call.
+	SharedPrompt int
 	// Scores of the policy before the update and the advantages built from them.
 	Old        student.Scores
 	Advantages student.Advantages
@@ -51,14 +54,15 @@ func (t *Trainer) Step(ctx context.Context, b Batch, order func(epoch int) []int
 		return Result{}, fault.New(fault.Usage, "ppo: batch of %d stories does not divide into minibatches of %d with accumulation %d", n, minibatch, t.Accumulation)
 	}
 	started := time.Now()
-	var r Result
-	reference, err := score(t.Reference, b.Stories, false)
+	l := layout{b.Stories, sharedPrompt(b, t.Policy, t.Reference)}
+	r := Result{SharedPrompt: l.shared}
+	reference, err := l.score(t.Reference, false)
 	if err != nil {
 		return r, fmt.Errorf("reference pass: %w", err)
 	}
 	// Last, so that its activations serve the first epoch: it is the old-policy
 	// pass and the first update's forward at once.
-	if r.Old, err = score(t.Policy, b.Stories, true); err != nil {
+	if r.Old, err = l.score(t.Policy, true); err != nil {
 		return r, fmt.Errorf("policy pass: %w", err)
 	}
 	mask, scores := b.Mask(), t.scaled(b.Scores)
@@ -76,8 +80,8 @@ func (t *Trainer) Step(ctx context.Context, b Batch, order func(epoch int) []int
 	}
 	r.LogprobSeconds = time.Since(started).Seconds()
 	started = time.Now()
-	u := update{t: t, b: b, r: &r, mask: mask, minibatch: minibatch, observe: observe}
-	u.fresh = minibatch == n && order == nil && len(split(b.Stories, identity(n), t.Policy.Options())) == 1
+	u := update{t: t, l: l, r: &r, mask: mask, minibatch: minibatch, observe: observe}
+	u.fresh = minibatch == n && order == nil && len(l.split(identity(n), t.Policy.Options())) == 1
 	if err := u.run(ctx, order); err != nil {
 		return r, err
 	}

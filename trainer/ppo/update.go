@@ -10,7 +10,7 @@ import (
 // update is the optimisation part of one step.
 type update struct {
 	t         *Trainer
-	b         Batch
+	l         layout
 	r         *Result
 	mask      []float32
 	minibatch int
@@ -19,7 +19,7 @@ type update struct {
 }
 
 func (u *update) run(ctx context.Context, order func(epoch int) []int) error {
-	n := u.b.Stories.Stories()
+	n := u.l.Stories()
 	for epoch := range u.t.Epochs {
 		rows := identity(n)
 		if order != nil {
@@ -79,11 +79,11 @@ func (u *update) optimizerStep(rows []int) error {
 // backward adds one minibatch's gradients, in as many parts as the model's
 // room asks for.
 func (u *update) backward(rows []int) (MinibatchStats, error) {
-	t, parts := u.t, split(u.b.Stories, rows, u.t.Policy.Options())
+	t, parts := u.t, u.l.split(rows, u.t.Policy.Options())
 	options := student.PPOOptions{
 		Clip: t.Clip, ValueClip: t.ValueClip, ValueCoefficient: t.ValueCoef, Scale: 1 / float32(t.Accumulation),
 	}
-	for _, m := range pickFloats(u.b.Stories, u.mask, rows) {
+	for _, m := range pickRows(u.l, u.mask, rows) { // 0 in the prefix
 		options.TokenCount += float64(m)
 	}
 	// The ratio decides over the whole minibatch, so it must be known before
@@ -114,23 +114,19 @@ func (u *update) backward(rows []int) (MinibatchStats, error) {
 }
 
 func (u *update) part(stories []int, o student.PPOOptions, forward bool) (student.PPOSums, error) {
-	b := u.b.Stories
-	packed := pick(b, stories)
-	if forward && !u.fresh {
-		scores := student.Scores{}
-		if u.observe != nil {
-			scores = student.NewScores(len(packed.Tokens), true)
-		}
-		if err := u.t.Policy.Forward(packed, nil, scores); err != nil {
-			return student.PPOSums{}, err
+	if forward {
+		scores := u.r.Old // of the whole batch, where it is fresh
+		if !u.fresh {
+			var err error
+			if scores, err = u.l.forward(u.t.Policy, stories, true); err != nil {
+				return student.PPOSums{}, err
+			}
 		}
 		if u.observe != nil {
 			u.observe(len(u.r.Minibatches), stories, scores)
 		}
-	} else if forward && u.observe != nil {
-		u.observe(len(u.r.Minibatches), stories, u.r.Old)
 	}
+	pick := func(x []float32) []float32 { return pickRows(u.l, x, stories) }
 	a := u.r.Advantages
-	return u.t.Policy.PPOBackward(pickFloats(b, u.mask, stories), pickFloats(b, a.OldLogprob, stories),
-		pickFloats(b, a.OldValue, stories), pickFloats(b, a.Whitened, stories), pickFloats(b, a.Returns, stories), o)
+	return u.t.Policy.PPOBackward(pick(u.mask), pick(a.OldLogprob), pick(a.OldValue), pick(a.Whitened), pick(a.Returns), o)
 }

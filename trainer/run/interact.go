@@ -229,6 +229,7 @@ func (s *session) batch(ctx context.Context, trainer *ppo.Trainer, promptWords i
 	event.Seconds.Logprob, event.Seconds.Update = result.LogprobSeconds, result.UpdateSeconds
 	event.Seconds.Other += time.Since(started).Seconds() - result.LogprobSeconds - result.UpdateSeconds
 	s.lap()
+	event.SharedPrompt = result.SharedPrompt
 	event.PPO = result.Stats
 	event.MaxLogprobDiff = rollout.MaxLogprobDifference(stories, packed, result.Old.Logprob)
 	spent := s.state.Budget.Spent
