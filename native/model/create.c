@@ -198,6 +198,7 @@ static int reserve_all(student *s, student_memory *plan, int take)
     for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++)
         *integers[i] = reserve(&l, N * sizeof(int32_t));
     s->offsets = reserve(&l, (S + 1) * sizeof(int32_t));
+    s->story_offsets = reserve(&l, (S + 1) * sizeof(int32_t));
     s->story_ids = reserve(&l, N * sizeof(uint64_t));
 
     l.account = &plan->cache;

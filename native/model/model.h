@@ -56,6 +56,7 @@ struct student {
     float *per_token[6], *per_story;            /* uploads of the PPO calls */
 
     int32_t *tokens, *positions, *targets, *slots, *offsets;
+    int32_t *story_offsets; /* of student_advantages: the batch of the last forward, which may have a prefix, stays */
     uint64_t *story_ids;
     int32_t *host_positions, *host_targets, *host_tokens, *host_slots, *host_active;
     uint64_t *host_ids;

@@ -36,9 +36,9 @@ int student_advantages(student *s, const student_batch *batch, const float *mask
     if (masked < 2)
         return fail(message, capacity, STUDENT_E_ARGUMENT, "whitening needs at least two reply tokens, not %g", masked);
     const op_table *op = OPS(s);
-    op->upload(B(s), s->offsets, batch->offsets, (size_t)(batch->stories + 1) * sizeof(int32_t));
+    op->upload(B(s), s->story_offsets, batch->offsets, (size_t)(batch->stories + 1) * sizeof(int32_t));
     op->upload(B(s), s->per_story, scores, (size_t)batch->stories * sizeof(float));
-    ragged rows = {s->offsets, batch->stories};
+    ragged rows = {s->story_offsets, batch->stories};
     enum { MASK, LOGPROB, REFERENCE, VALUES, REWARDS, RETURNS };
     put(s, MASK, mask, N);
     put(s, LOGPROB, logprob, N);

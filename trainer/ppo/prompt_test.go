@@ -2,7 +2,6 @@ package ppo
 
 import (
 	"context"
-	"slices"
 	"testing"
 
 	"onceupon/bindings/student"
@@ -38,50 +37,47 @@ func TestSharedPrompt(t *testing.T) {
 // their prompt, so the same step can be made both ways. Scores of replies have the
 // same bits; weights differ in the order of sums.
 func TestSharedPromptChangesOnlyRounding(t *testing.T) {
-	for _, backend := range []string{"ref", "cpu"} {
-		for _, room := range []int{64, 14} { // one call, several
-			var results [2]Result
-			var weights [2][]float32
-			b := Batch{Stories: student.Pack([][]int32{{1, 2, 3, 4, 5, 6}, {1, 2, 3, 7, 8, 9, 2}, {1, 2, 3, 9}, {1, 2, 3, 3, 3, 3, 3, 4}}),
-				Prompts: []int{3, 3, 3, 3}, Scores: []float32{1, 0, .5, .2}}
-			mask := b.Mask()
-			for k := range results {
-				policy, reference := modelOn(t, backend, 2, true, room), modelOn(t, backend, 2, false, room)
-				begin(t, policy, reference)
-				// The first Adam step is as large as any: let it be small.
-				tr := New(Settings{LR: 1e-4, Epochs: 3, Minibatch: 2, Accumulation: 1, Gamma: 1, Lambda: .95, Clip: .2, ValueClip: .2, ValueCoef: .1,
-					InitKL: .2, TargetKL: 6, Horizon: 1000, Adaptive: true, RatioThreshold: 10}, policy, reference)
-				if k == 1 {
-					b.Stories.First = make([]int32, 4)
+	orders := func(epoch int) []int { return [][]int{{0, 1, 2, 3}, {2, 1, 0, 3}, {3, 2, 1, 0}}[epoch] }
+	for _, c := range []struct {
+		backend   string
+		room      int // tokens of a call
+		minibatch int
+		order     func(epoch int) []int
+	}{
+		{"ref", 64, 0, nil}, // the policy's pass serves the first epoch
+		{"cpu", 64, 0, nil}, {"cpu", 14, 0, nil}, {"cpu", 64, 2, orders}, {"cpu", 10, 2, orders},
+	} {
+		b := Batch{Stories: student.Pack([][]int32{{1, 2, 3, 4, 5, 6}, {1, 2, 3, 7, 8, 9, 2}, {1, 2, 3, 9}, {1, 2, 3, 3, 3, 3, 3, 4}}),
+			Prompts: []int{3, 3, 3, 3}, Scores: []float32{1, 0, .5, .2}}
+		mask := b.Mask()
+		step := func() (Result, []float32) {
+			policy, reference := modelOn(t, c.backend, 2, true, c.room), modelOn(t, c.backend, 2, false, c.room)
+			begin(t, policy, reference)
+			tr := New(Settings{LR: 1e-4, Epochs: 3, Minibatch: c.minibatch, Accumulation: 1, Gamma: 1, Lambda: .95, Clip: .2, ValueClip: .2,
+				ValueCoef: .1, InitKL: .2, TargetKL: 6, Horizon: 1000, Adaptive: true, RatioThreshold: 10}, policy, reference)
+			r, err := tr.Step(context.Background(), b, c.order, func(_ int, stories []int, s student.Scores) {
+				if n := len(pickRows(layout{b.Stories, 0}, mask, stories)); len(s.Logprob) != n || len(s.Value) != n {
+					t.Errorf("%+v: the observer of stories %v sees %d scores and %d values, want %d", c, stories, len(s.Logprob), len(s.Value), n)
 				}
-				var err error
-				order := func(epoch int) []int { return [][]int{{0, 1, 2, 3}, {2, 1, 0, 3}, {3, 2, 1, 0}}[epoch] }
-				var seen [][]int
-				results[k], err = tr.Step(context.Background(), b, order, func(_ int, stories []int, s student.Scores) {
-					seen = append(seen, slices.Clone(stories))
-					if n := len(pickRows(layout{b.Stories, 0}, mask, stories)); len(s.Logprob) != n || len(s.Value) != n {
-						t.Errorf("the observer of stories %v sees %d scores and %d values, want %d", stories, len(s.Logprob), len(s.Value), n)
-					}
-				})
-				if err != nil {
-					t.Fatal(err)
-				}
-				if len(seen) < 6 {
-					t.Errorf("observed %v", seen)
-				}
-				weights[k] = allWeights(t, policy)
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
-			if results[0].SharedPrompt != 2 || results[1].SharedPrompt != 0 {
-				t.Fatalf("%d and %d tokens shared, want 2 and 0", results[0].SharedPrompt, results[1].SharedPrompt)
+			return r, allWeights(t, policy)
+		}
+		once, weights := step()
+		b.Stories.First = make([]int32, 4)
+		each, want := step()
+		if once.SharedPrompt != 2 || each.SharedPrompt != 0 {
+			t.Fatalf("%d and %d tokens shared, want 2 and 0", once.SharedPrompt, each.SharedPrompt)
+		}
+		for i, m := range mask {
+			if m != 0 && (once.Old.Logprob[i] != each.Old.Logprob[i] || once.Old.Value[i] != each.Old.Value[i]) {
+				t.Errorf("%s: column %d has other scores", c.backend, i)
 			}
-			for i, m := range mask {
-				if m != 0 && (results[0].Old.Logprob[i] != results[1].Old.Logprob[i] || results[0].Old.Value[i] != results[1].Old.Value[i]) {
-					t.Errorf("%s: column %d has other scores", backend, i)
-				}
-			}
-			for i, x := range weights[0] {
-				near(t, backend+": weight with a shared prompt", float64(x), float64(weights[1][i]), 2e-6)
-			}
+		}
+		for i := range weights {
+			near(t, c.backend+": weight with a shared prompt", float64(weights[i]), float64(want[i]), 2e-6)
 		}
 	}
 }
