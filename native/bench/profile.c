@@ -59,9 +59,9 @@ static work product(int rows, int in, int out) { return (work){in, out, 2.0 * ro
 static work attention(double pair, ragged rows, int channels)
 {
     double pairs = 0;
-    for (int i = 0; i < rows.stories; i++) {
-        double T = rows.offsets[i + 1] - rows.offsets[i];
-        pairs += T * (T + 1) / 2;
+    for (int part = 0; part <= rows.stories; part++) {
+        double T = rows.offsets[part] - ragged_begin(rows, part);
+        pairs += T * (T + 1) / 2 + T * ragged_shared(rows, part);
     }
     return (work){0, 0, pair * channels * pairs};
 }
