@@ -178,7 +178,8 @@ void test_optimizer(backend *b, backend *r, int count)
         back(z, &norms[k], norm_on, sizeof norm);
     }
     check_floats(b, r, "adamw weights", shape, w[0], w[1], n, BOUND);
-    check_floats(b, r, "adamw first moment", shape, m[0], m[1], n, BOUND);
+    /* A single moment may cancel: what is left of it has fewer digits. */
+    check_floats(b, r, "adamw first moment", shape, m[0], m[1], n, n > 1 ? BOUND : 1e-10);
     check_floats(b, r, "adamw second moment", shape, v[0], v[1], n, BOUND);
     expect(b, fabs(norms[0] - norms[1]) <= 1e-6 * norms[1], "gradient_norm %s: %.9g, ref has %.9g", shape, norms[0],
            norms[1]);
