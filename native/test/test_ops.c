@@ -132,12 +132,12 @@ int main(int count, char **arguments)
     few = count > 2 ? !strcmp(arguments[2], "few") + 2 * !strcmp(arguments[2], "least") : 0;
     backend reference;
     int status = backend_ref_create(&reference, NULL, NULL, 0);
-    shared_prefixes(&reference, &reference);
-    printf("ref  %d cases of a prefix against none\n", cases);
     if (!strcmp(name, "cuda")) {
         status |= run(backend_cuda_create, name, "fp32", NULL, &reference);
         status |= run(backend_cuda_create, name, "bf16", NULL, &reference);
     } else {
+        shared_prefixes(&reference, &reference);
+        printf("ref  %d cases of a prefix against none\n", cases);
         for (int i = 0; i < 4; i++)
             run(backend_cpu_create, name, isas[i], NULL, &reference);
         for (int i = 0; student_kernel(i, 0); i++) { /* variants of single ops, on the best ISA */
