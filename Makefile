@@ -6,6 +6,9 @@ SHELL := /bin/bash
 BUILD := build/cpu
 # A bare --parallel starts every compiler at once.
 JOBS := $(shell nproc)
+# What the benches print. Go's own stamp is off where GOFLAGS or a user's
+# settings have -buildvcs=false.
+REVISION := $(shell git describe --always --abbrev=12 --dirty=+dirty 2>/dev/null)
 STAMP := bindings/student/libstudent_stamp.h
 VENV := build/venv
 # PyTorch and transformers are gigabytes: outside the tree, where scripts/peers looks too.
@@ -14,7 +17,7 @@ PEERS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/onceupon/peers/torch
 .PHONY: teacher-cuda build run test native fetch lint clean cuda cuda-resources gpu-binaries test-emulation check-tools check-test-tools test-native test-go test-peers test-peers-if-cached fuzz instructions peers
 
 build: native fetch
-	go build -o bin/onceupon ./cmd/onceupon
+	go build $(if $(REVISION),-ldflags '-X onceupon/trainer/bench.revision=$(REVISION)') -o bin/onceupon ./cmd/onceupon
 
 run: build
 	bin/onceupon run

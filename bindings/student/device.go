@@ -22,6 +22,7 @@ type Device struct {
 	FP32GFLOPPerS float64 `json:"fp32_gflop_per_s,omitempty"`
 	BF16GFLOPPerS float64 `json:"bf16_gflop_per_s,omitempty"`
 	GBPerS        float64 `json:"gb_per_s,omitempty"`
+	PeaksFrom     string  `json:"peaks_from,omitempty"` // "clocks and units" of this card, or "data sheet"
 }
 
 // CUDADevice describes the card, or says in one line what the machine lacks.
@@ -38,5 +39,6 @@ func CUDADevice() (Device, error) {
 		Name: C.GoString(&d.name[0]), MemoryBytes: uint64(d.memory), FreeBytes: uint64(d.free), Multiprocessors: int(d.multiprocessors),
 		Driver:        fmt.Sprintf("%d.%d", driver/1000, driver%1000/10),
 		FP32GFLOPPerS: float64(d.fp32_flops) / 1e9, BF16GFLOPPerS: float64(d.bf16_flops) / 1e9, GBPerS: float64(d.bandwidth) / 1e9,
+		PeaksFrom: "clocks and units",
 	}, nil
 }

@@ -15,6 +15,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"onceupon/bindings/student"
+	"onceupon/trainer/bench"
 	"onceupon/trainer/fault"
 )
 
@@ -53,12 +55,13 @@ func program(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func newApp(stdout, stderr io.Writer) *cli.App {
+	cli.VersionFlag = &cli.BoolFlag{Name: "version", Usage: "the revision that this was built from", DisableDefaultText: true}
 	app := &cli.App{
 		Name:                  "onceupon",
 		Usage:                 "a storyteller that learns by being told how it did",
 		Writer:                stdout,
 		ErrWriter:             stderr,
-		HideVersion:           true,
+		Version:               bench.Version() + ", libstudent " + student.LibrarySHA256()[:12],
 		EnableBashCompletion:  true,
 		CustomAppHelpTemplate: cli.AppHelpTemplate + exitCodes,
 		ExitErrHandler:        func(*cli.Context, error) {}, // exit codes are program's

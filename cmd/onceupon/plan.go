@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,7 +19,7 @@ import (
 // Flags of a plan for cards that need not be in this machine.
 func planFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "card", Usage: "plan memory and time for a card: h200, h100, a100-80, l40s, rtx-4090, rtx-3090, l4"},
+		&cli.StringFlag{Name: "card", Usage: "plan memory and time for a card: " + strings.Join(slices.Sorted(maps.Keys(plan.Cards)), ", ")},
 		&cli.StringFlag{Name: "card-memory", Usage: "plan for a card of so much memory, e.g. 24GiB; default that of --card, else of this machine's"},
 		&cli.StringFlag{Name: "devices", Value: "0", Usage: "cards to plan for: 0, or 0,1 with the teacher on the first and the student on the second"},
 		&cli.Float64Flag{Name: "stories-per-s", Usage: "measured rate of the loop (bench loop), in place of the projection"},
@@ -128,6 +130,9 @@ func cardLimits(c *cli.Context, numbers []string) (limits []uint64, card plan.Ca
 		}
 		limits = append(limits, d.Cards[i].Bytes)
 		card.Name = d.Cards[i].Name
+		if known, ok := plan.DataSheet(card.Name); ok {
+			card = known
+		}
 	}
 	return limits, card, nil
 }

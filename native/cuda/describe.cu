@@ -9,7 +9,9 @@
  * counted as two: CUDA programming guide, arithmetic throughput of fp32; for
  * bf16 on tensor cores with fp32 sums, without sparsity, the dense peak of the
  * architecture's white paper over multiprocessors and boost clock (A100 312,
- * H100 SXM 989, B200 2250, RTX 3090 71, 4090 165, 5090 210 TFLOP/s). */
+ * H100 SXM 989, B200 2250, RTX 3090 71, 4090 165, 5090 210 TFLOP/s). Architectures
+ * 86, 89 and 120 are GeForce's: their cards for work stations and servers do
+ * twice that; where a data sheet is known (trainer/plan/cards.go), it counts. */
 static const struct {
     int architecture, fp32, bf16;
 } per_cycle[] = {{80, 128, 2048}, {86, 256, 512}, {89, 256, 512}, {90, 256, 4096}, {100, 256, 8192}, {120, 256, 512}};

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"onceupon/bindings/student"
+	"onceupon/trainer/plan"
 )
 
 // probeSeconds is how long the roofline is measured.
@@ -15,6 +16,10 @@ const probeSeconds = 1
 // WithDevice adds the card of backend cuda; its error says what is missing.
 func (m Machine) WithDevice() (Machine, error) {
 	d, err := student.CUDADevice()
+	name, _, _ := strings.Cut(d.Name, " (")
+	if card, ok := plan.DataSheet(name); ok {
+		d.BF16GFLOPPerS, d.FP32GFLOPPerS, d.GBPerS, d.PeaksFrom = 1e3*card.TFLOPs, 1e3*card.FP32, card.GBs, "data sheet"
+	}
 	m.Device = &d
 	return m, err
 }
@@ -25,7 +30,7 @@ func ThisMachine(isa string, threads int) (Machine, error) {
 		isa = student.BestISA()
 	}
 	m := Machine{CPU: cpuName(), Cores: runtime.NumCPU(), Threads: threads, OS: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(),
-		Version: version(), Library: student.LibrarySHA256()[:12], ISA: isa}
+		Version: Version(), Library: student.LibrarySHA256()[:12], ISA: isa}
 	flops, bytes, err := student.Roofline(isa, threads, probeSeconds)
 	m.GFLOPPerS, m.ReadGBPerS = flops/1e9, bytes/1e9
 	return m, err
@@ -44,8 +49,15 @@ func cpuName() string {
 	return runtime.GOARCH
 }
 
-// version is the revision the program was built from.
-func version() string {
+// revision is what `make build` says (git describe).
+var revision string
+
+// Version is the revision the program was built from: that of make, else of the
+// go command, else "unknown".
+func Version() string {
+	if revision != "" {
+		return revision
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -161,7 +161,7 @@ func (r Report) Text(w io.Writer) error {
 	_, err := fmt.Fprintf(w, "goos: %s\ncpu: %s\n# onceupon: %s, libstudent %s\n# roofline: %s, %.0f GFLOP/s, %.0f GB/s read, %d threads\n",
 		m.OS, m.CPU, m.Version, m.Library, m.ISA, m.GFLOPPerS, m.ReadGBPerS, m.Threads)
 	if d := m.Device; d != nil && err == nil {
-		_, err = fmt.Fprintf(w, "card: %s, driver for CUDA %s; peaks %.0f GFLOP/s bf16, %.0f fp32, %.0f GB/s\n", d.Name, d.Driver, d.BF16GFLOPPerS, d.FP32GFLOPPerS, d.GBPerS)
+		_, err = fmt.Fprintf(w, "card: %s, driver for CUDA %s; peaks by %s %.0f GFLOP/s bf16, %.0f fp32, %.0f GB/s\n", d.Name, d.Driver, d.PeaksFrom, d.BF16GFLOPPerS, d.FP32GFLOPPerS, d.GBPerS)
 	}
 	for _, x := range r.Results {
 		name := fmt.Sprintf("Benchmark%s/%s/%s/%s-%d", strings.ToUpper(x.Name[:1])+x.Name[1:], x.Shape, x.Backend, x.Variant, m.Threads)
@@ -212,7 +212,7 @@ func (r Report) Markdown(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %d cores, %d threads, %s; roofline %.0f GFLOP/s, %.0f GB/s read; onceupon %s, libstudent %s\n\n", m.CPU, m.Cores, m.Threads, m.ISA, m.GFLOPPerS, m.ReadGBPerS, m.Version, m.Library)
 	if d := m.Device; d != nil {
-		fmt.Fprintf(&b, "%s, driver for CUDA %s; peaks %.0f GFLOP/s bf16, %.0f fp32, %.0f GB/s\n\n", d.Name, d.Driver, d.BF16GFLOPPerS, d.FP32GFLOPPerS, d.GBPerS)
+		fmt.Fprintf(&b, "%s, driver for CUDA %s; peaks by %s %.0f GFLOP/s bf16, %.0f fp32, %.0f GB/s\n\n", d.Name, d.Driver, d.PeaksFrom, d.BF16GFLOPPerS, d.FP32GFLOPPerS, d.GBPerS)
 	}
 	b.WriteString("| op | shape | backend | variant | time | GB/s | GFLOP/s | of roofline | rate |")
 	for _, p := range peers {

@@ -2,45 +2,12 @@ package plan
 
 import (
 	"fmt"
-	"maps"
 	"math"
-	"slices"
 	"strings"
 
 	"onceupon/trainer/budget"
 	"onceupon/trainer/config"
-	"onceupon/trainer/fault"
 )
-
-// Card is one by its maker's data sheet: dense bf16 with fp32 sums, without
-// sparsity.
-type Card struct {
-	Name   string
-	Bytes  uint64
-	TFLOPs float64
-	GBs    float64
-	Watts  float64
-}
-
-// Cards by name.
-var Cards = map[string]Card{
-	"h200":     {"NVIDIA H200 SXM", 139 << 30, 989, 4800, 700},
-	"h100":     {"NVIDIA H100 SXM", 79 << 30, 989, 3350, 700},
-	"a100-80":  {"NVIDIA A100 80 GB", 79 << 30, 312, 2039, 400},
-	"l40s":     {"NVIDIA L40S", 44 << 30, 362, 864, 350},
-	"rtx-4090": {"NVIDIA RTX 4090", 24 << 30, 165, 1008, 450},
-	"rtx-3090": {"NVIDIA RTX 3090", 24 << 30, 71, 936, 350},
-	"l4":       {"NVIDIA L4", 22 << 30, 121, 300, 72},
-}
-
-// NamedCard finds a card.
-func NamedCard(name string) (Card, error) {
-	c, ok := Cards[name]
-	if !ok {
-		return c, fault.New(fault.Usage, "--card %q: the cards are %s", name, strings.Join(slices.Sorted(maps.Keys(Cards)), ", "))
-	}
-	return c, nil
-}
 
 // Shares of the peak that the projection takes as reached, until bench loop on
 // such a card has measured them.
