@@ -21,7 +21,7 @@ import (
 func benchCommand() *cli.Command {
 	threads := &cli.IntFlag{Name: "threads", Usage: "0 = one per core"}
 	flags := func(more ...cli.Flag) []cli.Flag { return benchFlags(append(commonFlags(), threads), more...) }
-	shape := &cli.StringFlag{Name: "shape", Value: "default", Usage: "default, small, tiny; student also small64 (rows of 64 tokens), ops also rollout or stories,length,width,heads,vocab"}
+	shape := &cli.StringFlag{Name: "shape", Value: "default", Usage: "default, small, tiny; student also small64 (rows of 64 tokens) and paper (360 stories, for a card), ops also rollout or stories,length,width,heads,vocab"}
 	backend := &cli.StringFlag{Name: "backend", Value: "cpu", Usage: "cpu, cuda, ref"}
 	variant := &cli.StringSliceFlag{Name: "variant", Usage: "of the cpu backend: an ISA (auto, avx512bf16, avx512, avx2, portable) or a kernel such as matmul=openblas; of cuda a precision (auto, bf16, fp32); several are timed side by side"}
 	peer := &cli.StringSliceFlag{Name: "peer", Usage: "`NAME=PROGRAM ARGS` that does the same work (scripts/peers); student also libllama"}
@@ -45,6 +45,7 @@ func benchCommand() *cli.Command {
 					&cli.StringFlag{Name: "synthetic", Usage: "a teacher of a `SHAPE` with random weights: llama-3.1-8b"},
 					&cli.StringFlag{Name: "type", Value: "q8_0", Usage: "of its matrices: f16, q8_0, q4_k"},
 					&cli.IntFlag{Name: "layers", Usage: "of it; 0 = all"},
+					&cli.StringFlag{Name: "keep", Usage: "`FOLDER` where its file stays and is found the next time"},
 					&cli.StringFlag{Name: "vocabulary", Value: "smollm2-135m", Usage: "whose tokens it gets: a name or a GGUF `PATH` with byte-level BPE"})...)},
 			{Name: "loop", Usage: "real batches: told, judged, learnt from", Action: benchLoop,
 				Flags: append(append(configFlags(), teacherFlags()...), markdownFlag(), peer,
@@ -52,7 +53,7 @@ func benchCommand() *cli.Command {
 					&cli.IntFlag{Name: "stories", Usage: "of a batch; 0 = the configuration's"},
 					&cli.Int64Flag{Name: "words", Value: 20_000, Usage: "of pretraining before, when no student is given"},
 					&cli.StringFlag{Name: "student", Usage: "GGUF `FILE` of a pretrained student, or a run FOLDER"},
-					&cli.Float64Flag{Name: "watts", Usage: "of the machine under load, for the energy of the projection"},
+					&cli.Float64Flag{Name: "watts", Usage: "of the machine under load, for the energy of the projection; a known card's limit by default"},
 					&cli.BoolFlag{Name: "stages", Usage: "a result for every stage of a batch"})},
 			{Name: "compare", Usage: "two files that --json wrote, with their noise", ArgsUsage: "OLD NEW", Flags: commonFlags(), Action: benchCompare},
 		},
@@ -183,7 +184,8 @@ func benchStudent(c *cli.Context) error {
 		}
 		results = append(results, r...)
 	}
-	return present(c, m, results, nil)
+	o.Say("%s", bench.MFU)
+	return present(c, m, results, map[string]any{"notes": []string{bench.MFU}})
 }
 
 func benchTokenizer(c *cli.Context) error {

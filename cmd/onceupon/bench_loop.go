@@ -28,11 +28,13 @@ func benchTeacher(c *cli.Context) error {
 	}
 	k.Run.Threads = o.Threads
 	if c.IsSet("synthetic") {
-		folder, err := os.MkdirTemp("", "onceupon-bench-teacher-")
-		if err != nil {
-			return fault.Wrap(fault.Failed, err)
+		folder := c.String("keep")
+		if folder == "" {
+			if folder, err = os.MkdirTemp("", "onceupon-bench-teacher-"); err != nil {
+				return fault.Wrap(fault.Failed, err)
+			}
+			defer os.RemoveAll(folder)
 		}
-		defer os.RemoveAll(folder)
 		if k.Teacher.Model, err = bench.Synthetic(folder, c.String("synthetic"), c.String("type"), c.Int("layers"), c.String("vocabulary"), o.Say); err != nil {
 			return err
 		}
@@ -105,6 +107,11 @@ func benchLoop(c *cli.Context) error {
 	l.Config = k
 	o := bench.Options{Threads: run.Threads(k), Say: reporter(c).Say}
 	m, err := bench.ThisMachine("auto", o.Threads)
+	if err == nil && k.Run.Backend == "cuda" {
+		if m, err = m.WithDevice(); err == nil {
+			l.Peak = 1e9 * m.Device.BF16GFLOPPerS
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -112,7 +119,12 @@ func benchLoop(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	t := plan.Measured(whole, results[0].Rate, tokensPerS, c.Float64("watts"))
+	watts := c.Float64("watts")
+	if m.Device != nil && watts == 0 {
+		card, _ := plan.DataSheet(m.Device.Name)
+		watts = card.Watts
+	}
+	t := plan.Measured(whole, results[0].Rate, tokensPerS, watts)
 	o.Say("the whole of %s at these rates, %s", l.Name, t)
 	return present(c, m, results, map[string]any{"projection": t})
 }

@@ -90,11 +90,12 @@ func doctor(c *cli.Context) error {
 		if name == "" {
 			continue
 		}
-		path, _, err := judge.FindModel(name)
-		if err != nil {
+		o := run.JudgeOptions(k, warnings(c))
+		o.Model = name
+		if candidate, err := judge.Check(o); err != nil {
 			add("teacher "+name, false, "%v", err)
 		} else {
-			add("teacher "+name, true, "%s", path)
+			add("teacher "+name, true, "%s", candidate.Header.Path)
 		}
 	}
 	planned, err := planCards(c, k, add)

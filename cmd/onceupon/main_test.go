@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"onceupon/ggml"
 	"onceupon/trainer/judge"
+	"onceupon/trainer/synthetic"
 )
 
 func TestMain(m *testing.M) {
@@ -62,7 +64,7 @@ func TestScripts(t *testing.T) {
 			return false, errors.New("unknown condition " + name)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "cut": cut, "bytes": writeBytes, "gguf": writeGGUF, "safetensors": writeSafetensors, "lock": lock, "replace": replace,
+			"exits": exits, "cut": cut, "bytes": writeBytes, "gguf": writeGGUF, "teacher": writeTeacher, "retype": retype, "safetensors": writeSafetensors, "lock": lock, "replace": replace,
 		},
 	})
 }
@@ -113,6 +115,25 @@ func writeGGUF(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Check(ggml.WriteArrays(f, args[1], []ggml.Tensor{{Name: "x", Cols: 4, Read: func() ([]float32, error) { return make([]float32, 4), nil }}}))
 	ts.Check(f.Close())
+}
+
+// teacher FILE CONTEXT writes a tiny teacher with random weights, the tokens of
+// $SMOLLM2 and the chat template of Llama 3.1.
+func writeTeacher(ts *testscript.TestScript, _ bool, args []string) {
+	context, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	shape := synthetic.Shape{Name: "tiny", Layers: 1, Width: 64, Heads: 4, KVHeads: 2, FeedForward: 128, Vocabulary: 49_200, Context: context, RopeBase: 1e4, Epsilon: 1e-5}
+	ts.Check(synthetic.Write(ts.MkAbs(args[0]), shape, ggml.Q8_0, ts.Getenv("SMOLLM2"), 1))
+}
+
+// retype FILE TENSOR TYPE gives a matrix of a GGUF another type: the number
+// behind its name, its 4 bytes of dimensions' count and 2 x 8 of dimensions.
+func retype(ts *testscript.TestScript, _ bool, args []string) {
+	raw := []byte(ts.ReadFile(args[0]))
+	kind, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	raw[bytes.Index(raw, []byte(args[1]))+len(args[1])+20] = byte(kind)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), raw, 0o644))
 }
 
 // safetensors FILE HEADER BYTES writes a header, as it is, and so many zeros.

@@ -80,6 +80,9 @@ func planCards(c *cli.Context, k config.Config, add func(name string, ok bool, f
 		}
 		add("card plan", fits, "%s", text)
 	}
+	if len(numbers) == 2 && m.Fits {
+		add("two cards", true, "run with --teacher-device cuda:%s and ONCEUPON_CUDA_DEVICE=%s", strings.TrimSpace(numbers[0]), strings.TrimSpace(numbers[1]))
+	}
 	if card.TFLOPs > 0 && out.Time == nil {
 		t := plan.Project(k, teacher, card)
 		if w := c.Float64("watts"); w > 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -37,6 +38,9 @@ func TestDoctorPlansForACard(t *testing.T) {
 	memory, time := planned["memory"].(map[string]any), planned["time"].(map[string]any)
 	if totals := memory["totals"].([]any); len(totals) != 2 || memory["fits"] != true || time["source"] != "projected" || time["hours"].(float64) <= 0 {
 		t.Errorf("%v", planned)
+	}
+	if !strings.Contains(fmt.Sprint(result["findings"]), "run with --teacher-device cuda:0 and ONCEUPON_CUDA_DEVICE=1") {
+		t.Errorf("how to run on two cards: %v", result["findings"])
 	}
 	_, result, _ = runProgram(t, "doctor", "--config", "paper", "--stories-per-s", "2.88", "--watts", "400", "--json")
 	if time := result["plan"].(map[string]any)["time"].(map[string]any); time["source"] != "measured" || int(time["hours"].(float64)*10) != 319 {

@@ -11,6 +11,7 @@ SHAPES = {
     "default": (4, 4, 256, 256, 4096, 8, 256, 64, 20, 90, 32),
     "small": (12, 12, 768, 512, 16000, 4, 512, 32, 20, 90, 32),
     "small64": (12, 12, 768, 512, 16000, 4, 64, 32, 20, 90, 32),
+    "paper": (12, 12, 768, 512, 16000, 32, 512, 360, 20, 90, 360),
     "tiny": (1, 2, 16, 32, 64, 2, 32, 4, 4, 8, 4),
 }
 
@@ -28,6 +29,18 @@ def within(venv):
     if os.path.exists(python) and os.environ.get("ONCEUPON_PEER_VENV") != venv:
         os.environ["ONCEUPON_PEER_VENV"] = venv
         os.execv(python, [python] + sys.argv)
+
+
+def option(name, values):
+    """Takes `name VALUE` out of the arguments; the first of the values where it is not there."""
+    if name not in sys.argv:
+        return values[0]
+    at = sys.argv.index(name)
+    value = "".join(sys.argv[at + 1 : at + 2])
+    if value not in values:
+        sys.exit("%s must be one of %s, not %r" % (name, ", ".join(values), value))
+    del sys.argv[at : at + 2]
+    return value
 
 
 def arguments(tasks):

@@ -204,3 +204,20 @@ func TestFormats(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A training step's FLOP by hand: one layer of width 16, 64 tokens of
+// vocabulary, two stories of 32: six per weight of a matrix and token, and
+// attention over 32 * 33 / 2 pairs a story: two products of 16, forward and twice
+// backward, a multiply-add counted as two.
+func TestTrainFLOPs(t *testing.T) {
+	matrices := 6. * (4*16*16 + 2*4*16*16 + 64*16) * 64
+	attention := 2. * (32 * 33 / 2) * 2 * 16 * 2 * 3
+	if got := Works["tiny"].trainFLOPs(); got != matrices+attention {
+		t.Errorf("%g, by hand %g", got, matrices+attention)
+	}
+	r := Result{Backend: "cuda", Variant: "bf16", NsPerOp: 1e9}
+	r.cost(5e14, 0, Machine{Device: &student.Device{BF16GFLOPPerS: 1e6, GBPerS: 1000}})
+	if r.RooflineShare != .5 || r.GFLOPPerS != 5e5 {
+		t.Errorf("share of the peak: %+v", r)
+	}
+}

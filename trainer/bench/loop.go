@@ -17,6 +17,7 @@ import (
 	"onceupon/trainer/fault"
 	"onceupon/trainer/judge"
 	"onceupon/trainer/metrics"
+	"onceupon/trainer/plan"
 	"onceupon/trainer/run"
 )
 
@@ -30,6 +31,8 @@ type LoopOptions struct {
 	Peers   []Command
 	Report  *metrics.Reporter
 	Log     *slog.Logger
+	// Peak of the card that both models are on, FLOP/s; 0 where there is none.
+	Peak float64
 	// Pretraining is told its tokens/s, when there was any.
 	Pretraining func(tokensPerS float64)
 }
@@ -52,7 +55,7 @@ func Loop(ctx context.Context, o Options, l LoopOptions) ([]Result, error) {
 	c.Evaluate.ChooseOn, c.Evaluate.ReportOn, c.Evaluate.SecondStories = 2, 2, 0
 	c.Teacher.SecondJudge, c.Teacher.Probe = "", false
 	c.Pretrain.Milestones = nil
-	clock := &batchClock{}
+	clock := &batchClock{onCard: l.Peak > 0}
 	reporter := &metrics.Reporter{Text: l.Report.Text, Terminal: l.Report.Terminal, JSON: clock}
 	if _, err := run.Run(ctx, c, run.Options{Folder: filepath.Join(folder, "run"), Reporter: reporter, Log: l.Log, Student: l.Student}); err != nil {
 		return nil, err
@@ -64,6 +67,16 @@ func Loop(ctx context.Context, o Options, l LoopOptions) ([]Result, error) {
 		l.Pretraining(clock.tokensPerS)
 	}
 	results := clock.results(l, variant(c))
+	if l.Peak > 0 {
+		teacher, err := plan.FindTeacher(c)
+		if err != nil {
+			return nil, err
+		}
+		work := clock.flops(c, teacher)
+		results[0].GFLOPPerS, results[0].RooflineShare = work/results[0].NsPerOp, work/results[0].NsPerOp*1e9/l.Peak
+		results[0].PeakBytes = clock.card
+		o.Say("%.1f GiB of the card in use at most, by all programs; %.1f %% of its dense bf16 peak", float64(clock.card)/(1<<30), 100*results[0].RooflineShare)
+	}
 	for i := range results {
 		r := &results[i]
 		o.Say("%-14s %10s  %.4g %s", r.Name, time.Duration(r.NsPerOp).Round(time.Millisecond), r.Rate, strings.Replace(r.RateUnit, "%", "% of a ", 1))
@@ -107,6 +120,19 @@ type batchClock struct {
 	err    error
 
 	tokensPerS float64 // of pretraining, as last said
+
+	onCard bool
+	card   int64 // bytes of the card in use, at most, when a batch ended
+}
+
+// flops of a batch, on average: what both models must compute for the tokens
+// that were told and read.
+func (b *batchClock) flops(c config.Config, t plan.Teacher) float64 {
+	sum := 0.0
+	for _, e := range b.events {
+		sum += plan.BatchFLOPs(c, t, e.ReplyTokens, e.TeacherTokPerS*e.Seconds.Judge)
+	}
+	return sum / float64(len(b.events))
 }
 
 func (b *batchClock) Write(line []byte) (int, error) {
@@ -123,6 +149,11 @@ func (b *batchClock) Write(line []byte) (int, error) {
 	var e metrics.BatchEvent
 	if err := json.Unmarshal(line, &e); err != nil {
 		b.err = fault.Wrap(fault.Failed, err)
+	}
+	if b.onCard {
+		if d, err := student.CUDADevice(); err == nil {
+			b.card = max(b.card, int64(d.MemoryBytes-d.FreeBytes))
+		}
 	}
 	now := time.Now()
 	if !b.last.IsZero() { // the first batch is not timed

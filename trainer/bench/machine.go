@@ -16,8 +16,7 @@ const probeSeconds = 1
 // WithDevice adds the card of backend cuda; its error says what is missing.
 func (m Machine) WithDevice() (Machine, error) {
 	d, err := student.CUDADevice()
-	name, _, _ := strings.Cut(d.Name, " (")
-	if card, ok := plan.DataSheet(name); ok {
+	if card, ok := plan.DataSheet(d.Name); ok {
 		d.BF16GFLOPPerS, d.FP32GFLOPPerS, d.GBPerS, d.PeaksFrom = 1e3*card.TFLOPs, 1e3*card.FP32, card.GBs, "data sheet"
 	}
 	m.Device = &d

@@ -84,7 +84,8 @@ type Result struct {
 	RateUnit string  `json:"rate_unit,omitempty"`
 
 	// PeakBytes is how far the process's resident memory grew, at its highest,
-	// from before the student was made to the end of its second step.
+	// from before the student was made to the end of its second step; of a loop on
+	// a card, how much of the card was in use at most.
 	PeakBytes int64  `json:"peak_bytes,omitempty"`
 	Peers     []Peer `json:"peer,omitempty"`
 }

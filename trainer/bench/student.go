@@ -27,10 +27,23 @@ var Works = map[string]Work{
 	"default": {student.Config{Layers: 4, Heads: 4, Width: 256, Context: 256, Vocab: 4096, LayerNormEpsilon: 1e-5}, 8, 256, 64, 20, 90, 32},
 	"small":   {gpt2Small, 4, 512, 32, 20, 90, 32},
 	"small64": {gpt2Small, 4, 64, 32, 20, 90, 32},
+	"paper":   {gpt2Small, 32, 512, 360, 20, 90, 360}, // a card's
 	"tiny":    {student.Config{Layers: 1, Heads: 2, Width: 16, Context: 32, Vocab: 64, LayerNormEpsilon: 1e-5}, 2, 32, 4, 4, 8, 4},
 }
 
 var gpt2Small = student.Config{Layers: 12, Heads: 12, Width: 768, Context: 512, Vocab: 16000, LayerNormEpsilon: 1e-5}
+
+// MFU says what the share of the peak of a training step counts.
+const MFU = "MFU = FLOP of the model / time / peak (dense). FLOP of a step: 6 x (12 L C^2 + V C) x tokens for the matrices with the tied head, " +
+	"6 L C (T + 1) x tokens for causal attention; nothing that is computed again, no elementwise work"
+
+// trainFLOPs are those of a training step by the formula of MFU: a
+// multiply-add counts two, the backward twice the forward; a token attends to
+// (T + 1) / 2 others on average.
+func (w Work) trainFLOPs() float64 {
+	l, c, t := float64(w.Config.Layers), float64(w.Config.Width), float64(w.Length)
+	return float64(w.Stories) * t * (6*(12*l*c*c+float64(w.Config.Vocab)*c) + 6*l*c*(t+1))
+}
 
 // tasks of a student, each with the unit of its rate.
 var tasks = []struct{ name, unit string }{{"train", "tokens/s"}, {"train_dropout", "tokens/s"}, {"generate", "tokens/s"}, {"ppo", "stories/s"}}
@@ -41,7 +54,7 @@ var tasks = []struct{ name, unit string }{{"train", "tokens/s"}, {"train_dropout
 func Student(ctx context.Context, m Machine, o Options, name, backend, variant string, stages bool, peers []Command) ([]Result, error) {
 	w, ok := Works[name]
 	if !ok {
-		return nil, fault.New(fault.Usage, "--shape %q: the students are default, small, small64 and tiny", name)
+		return nil, fault.New(fault.Usage, "--shape %q: the students are default, small, small64, paper and tiny", name)
 	}
 	b, err := newStudentBench(w, backend, variant, o.Threads)
 	if err != nil {
@@ -70,6 +83,9 @@ func Student(ctx context.Context, m Machine, o Options, name, backend, variant s
 			return nil, err
 		}
 		r.finish(units)
+		if strings.HasPrefix(task.name, "train") {
+			r.cost(w.trainFLOPs(), 0, m) // of the peak: the model's FLOP utilization
+		}
 		if strings.HasPrefix(task.name, "train") && backend != "cuda" { // a card's memory is not the process's
 			if r.PeakBytes, err = b.peak(); err != nil {
 				return nil, err

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"onceupon/bindings/llama"
 	"onceupon/trainer/fault"
 	"onceupon/trainer/judge"
 	"onceupon/trainer/synthetic"
@@ -15,7 +16,7 @@ import (
 
 // Synthetic makes a teacher of a named shape with random weights in a folder,
 // with its first layers only when layers is not 0, and the tokens of a model
-// that is there (a name or a path).
+// that is there (a name or a path). A file that is already there is taken.
 func Synthetic(folder, name, kind string, layers int, vocabulary string, say func(string, ...any)) (string, error) {
 	shape, ok := synthetic.Shapes[name]
 	if !ok {
@@ -37,6 +38,13 @@ func Synthetic(folder, name, kind string, layers int, vocabulary string, say fun
 		return "", err
 	}
 	path := filepath.Join(folder, fmt.Sprintf("%s-%s-%d-layers.gguf", name, kind, shape.Layers))
+	if h, err := llama.ReadHeader(path); err == nil && h.Vocabulary == shape.Vocabulary && h.Layers == shape.Layers && h.Width == shape.Width {
+		say("synthetic %s, %s: %s is there", name, kind, path)
+		return path, nil
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return "", fault.Wrap(fault.Failed, err)
+	}
 	if err := synthetic.Write(path, shape, most, from, 1); err != nil {
 		return "", err
 	}

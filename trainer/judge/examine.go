@@ -16,6 +16,8 @@ type Candidate struct {
 	rubric Rubric
 	frame  frame
 	room   int // tokens of story, tail and answer
+
+	library *llama.Library // of Check
 }
 
 // Examine finds a teacher's file and checks all that its header tells: whether
@@ -52,6 +54,24 @@ func Examine(o Options) (Candidate, error) {
 	return c, nil
 }
 
+// Check says what Open would refuse before it loads a teacher: a library that
+// is not there or lacks the device, and all that Examine and the vocabulary
+// tell. No weights are read.
+func Check(o Options) (Candidate, error) {
+	dir, err := FindLlama(o.LlamaDir, o.Device)
+	if err != nil {
+		return Candidate{}, err
+	}
+	c, err := Examine(o)
+	if err != nil {
+		return c, err
+	}
+	if c.library, err = llama.Open(dir, llama.Options{AnyHash: o.AnyHash, Device: o.Device, Log: o.Log}); err != nil {
+		return c, err
+	}
+	return c, c.fits()
+}
+
 // RubricBytes is the length of what stands before a story: an upper bound of
 // its tokens.
 func (c Candidate) RubricBytes() int { return len(c.frame.prefix) + 1 }
@@ -59,12 +79,12 @@ func (c Candidate) RubricBytes() int { return len(c.frame.prefix) + 1 }
 // fits checks that the model was trained for rubric and story together. A token
 // has at least a byte, so the vocabulary is only loaded when bytes do not
 // settle it.
-func (c Candidate) fits(library *llama.Library) error {
+func (c Candidate) fits() error {
 	limit := c.Header.Context
 	if limit == 0 || c.RubricBytes()+len(c.frame.tail)+c.room <= limit {
 		return nil
 	}
-	v, err := library.LoadVocabulary(c.Header.Path)
+	v, err := c.library.LoadVocabulary(c.Header.Path)
 	if err != nil {
 		return err
 	}

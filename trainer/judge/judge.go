@@ -77,24 +77,13 @@ func Open(ctx context.Context, o Options) (*Judge, error) {
 	if o.Reading != "expected" && o.Reading != "sampled" {
 		return nil, fault.New(fault.Usage, "teacher reading %q must be expected or sampled", o.Reading)
 	}
-	dir, err := FindLlama(o.LlamaDir, o.Device)
-	if err != nil {
-		return nil, err
-	}
-	candidate, err := Examine(o)
-	if err != nil {
-		return nil, err
-	}
-	library, err := llama.Open(dir, llama.Options{AnyHash: o.AnyHash, Device: o.Device, Log: o.Log})
+	candidate, err := Check(o)
 	if err != nil {
 		return nil, err
 	}
 	path := candidate.Header.Path
-	if err := candidate.fits(library); err != nil {
-		return nil, err
-	}
 	j := &Judge{options: o, rubric: candidate.rubric}
-	if j.model, err = library.LoadModel(path, o.Device); err != nil {
+	if j.model, err = candidate.library.LoadModel(path, o.Device); err != nil {
 		return nil, err
 	}
 	if err := j.prepare(candidate.frame); err != nil {

@@ -49,8 +49,10 @@ func NamedCard(name string) (Card, error) {
 	return c, nil
 }
 
-// DataSheet finds a card by the name that the driver gives it.
+// DataSheet finds a card by the name that the driver gives it, with or without
+// our " (sm_90)" behind it.
 func DataSheet(driver string) (Card, bool) {
+	driver, _, _ = strings.Cut(driver, " (sm_")
 	for _, c := range Cards {
 		if c.Name == driver {
 			return c, true

@@ -126,3 +126,29 @@ func TestTime(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// 360 stories of 110 tokens, 96 M weights, four epochs, by hand; and the
+// teacher's two a weight and token.
+func TestBatchFLOPs(t *testing.T) {
+	c := load(t, "paper")
+	p, length := parameters(c.Student), 15*tokensAWord+90
+	want := 360*p*(2*90+(2+2+6*4-2)*length) + 2*8e9*40_000
+	if got := BatchFLOPs(c, Teacher{Parameters: 8e9}, 90, 40_000); math.Abs(got/want-1) > 1e-12 {
+		t.Errorf("%g, by hand %g", got, want)
+	}
+}
+
+// Every card is found by what the driver calls it, and by nothing like it.
+func TestDataSheets(t *testing.T) {
+	for name, c := range Cards {
+		if found, ok := DataSheet(c.Name); !ok || found != c {
+			t.Errorf("%s: %+v, %v", name, found, ok)
+		}
+		if c.FP32 >= c.TFLOPs || c.GBs < 200 || c.Watts < 50 || c.Bytes < 20<<30 {
+			t.Errorf("%s: %+v", name, c)
+		}
+	}
+	if c, ok := DataSheet("NVIDIA GeForce RTX 4090 Laptop GPU"); ok {
+		t.Errorf("another card: %+v", c)
+	}
+}

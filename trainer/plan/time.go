@@ -66,6 +66,16 @@ func parameters(s config.Student) float64 {
 	return float64(s.Layers*layer + (s.Vocab+s.Context)*s.Width + 2*s.Width)
 }
 
+// BatchFLOPs are those of a batch whose stories have so many tokens of reply on
+// average and were so many tokens to the teacher: both models' matrices, a
+// multiply-add counted as two; reference and policy forward once each, and for
+// every epoch forward and backward, the first forward being the policy's.
+func BatchFLOPs(c config.Config, t Teacher, reply, teacherTokens float64) float64 {
+	stories, p := float64(c.Rollout.Stories), parameters(c.Student)
+	length := float64(len(strings.Fields(c.Rollout.Prompt)))*tokensAWord + reply
+	return 2*float64(t.Parameters)*teacherTokens + p*stories*(2*reply+float64(4+6*c.PPO.Epochs-2)*length)
+}
+
 // Project says what a run takes on a card by its data sheet and the shares
 // above. A story is taken at its full length, so it errs on the long side.
 func Project(c config.Config, t Teacher, card Card) Time {

@@ -6,6 +6,7 @@ import (
 
 	"onceupon/trainer/checkpoint"
 	"onceupon/trainer/config"
+	"onceupon/trainer/judge"
 	"onceupon/trainer/metrics"
 )
 
@@ -24,6 +25,10 @@ func Run(ctx context.Context, c config.Config, o Options) (metrics.ResultEvent, 
 		}
 		o.Reporter.Say("%s is done; this is its result. Another --run or --seed begins a new one", o.Folder)
 		return *r, nil
+	}
+	// In a moment, before hours of pretraining.
+	if _, err := judge.Check(JudgeOptions(c, o.Log)); err != nil {
+		return metrics.ResultEvent{}, err
 	}
 	if err := s.prepare(ctx); err != nil {
 		return metrics.ResultEvent{}, err

@@ -1,0 +1,124 @@
+"""Runs steps and keeps what they found, in JSON and Markdown, from the first on."""
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from .machine import EMULATED, LIBRARY, ROOT
+
+
+class Report:
+    def __init__(self, folder, card):
+        self.report = {"format": 2, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "emulated": card["emulated"], "machine": card, "steps": []}
+        self.path = os.path.join(folder, "gpu-check-" + re.sub(r"[^a-z0-9]+", "-", card["name"].lower().replace("nvidia", "")).strip("-"))
+        os.makedirs(folder, exist_ok=True)
+        self.write()
+
+    def write(self):
+        for ending, text in (("json", json.dumps(self.report, indent=1) + "\n"), ("md", markdown(self.report))):
+            with open(f"{self.path}.{ending}.part", "w") as f:
+                f.write(text)
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(f"{self.path}.{ending}.part", f"{self.path}.{ending}")
+
+    def run(self, s, limit):
+        step = {"step": s.name, "command": " ".join(s.words), "status": "killed", "seconds": 0, "limit": round(limit)}
+        if self.report["emulated"]:
+            step["emulated"] = True
+        self.report["steps"].append(step)
+        self.write()  # as killed: what a check that dies here has left
+        if s.lacks:
+            step["status"], step["figures"] = "missing", s.lacks
+        else:
+            print(f"gpu-check: {s.name} ...", file=sys.stderr, flush=True)
+            output = execute(s, step, limit)
+            try:
+                if s.read and step["status"] == "passed":
+                    s.read(output, step)
+            except (ValueError, KeyError, AttributeError, IndexError, TypeError) as e:
+                step["status"], step["unreadable"] = "failed", repr(e)
+            if step["status"] != "passed":
+                step["output"] = output[-4000:]
+            if step.get("exit") == 3:  # onceupon: something that the machine lacks
+                said = [line for line in output.splitlines() if re.search("cuda: |onceupon: ", line)] or output.splitlines() or [""]
+                step["status"], step["figures"] = "missing", said[-1]
+        self.write()
+        print(f"gpu-check: {s.name}: {step['status']}, {step['seconds']} s {step.get('figures', '')}", file=sys.stderr, flush=True)
+
+    def end(self):
+        statuses = [s["status"] for s in self.report["steps"]]
+        passed, missing = statuses.count("passed"), statuses.count("missing")
+        bad = len(statuses) - passed - missing
+        print(f"{'EMULATED: ' if self.report['emulated'] else ''}{passed} passed, {bad} failed or stopped, {missing} missing something: {self.path}.md")
+        return 1 if bad or not statuses else 4 if missing else 0
+
+
+def execute(s, step, limit):
+    """The output of a step, which is stopped with all that it started."""
+    begin = time.monotonic()
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        try:
+            process = subprocess.Popen(s.words, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
+                                       env=dict(os.environ, ONCEUPON_CUDA_LIBRARY=LIBRARY, **s.env))
+        except OSError as e:
+            step["status"] = "failed"
+            return str(e)
+        try:
+            step["exit"] = process.wait(timeout=limit)
+            step["status"] = "passed" if step["exit"] == 0 else "failed" if step["exit"] > 0 else f"killed by {signal.Signals(-step['exit']).name}"
+        except subprocess.TimeoutExpired:
+            step["status"] = f"stopped after {limit:.0f} s"
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait()
+        step["seconds"] = round(time.monotonic() - begin, 1)
+        said.seek(0)
+        return said.read()
+
+
+def markdown(report):
+    m, emulated = report["machine"], report["emulated"]
+    lines = [f"# gpu-check, {m['name']}", ""]
+    if emulated:
+        lines += [f"**Emulated on a processor** by {os.path.basename(EMULATED)}, with tiny shapes: a test of the check. No time here is a card's.", ""]
+    lines += [f"{report['started']}; driver {m.get('driver', 'none')}, {m['memory_mib']:.0f} MiB, {m.get('clock_mhz', 0):.0f} MHz, {m['watts']:.0f} W; onceupon {m.get('commit') or 'unknown'}",
+              "", "| step | status | seconds | figures |", "|---|---|---:|---|"]
+    mark = " (emulated)" if emulated else ""
+    for s in report["steps"]:
+        lines.append(f"| {s['step']} | {s['status']}{mark} | {s['seconds']} | {s.get('figures', '')} |")
+    for s in report["steps"]:
+        lines += results(s, mark)
+    for s in report["steps"]:
+        if s.get("output"):
+            lines += ["", f"## {s['step']}: the end of what it said", "", "```", s["output"][-2000:].strip(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def results(step, mark):
+    found = step.get("results", [])
+    if not found:
+        return []
+    peers = list(dict.fromkeys(p["name"] for r in found for p in r.get("peer", [])))
+    lines = ["", f"## {step['step']}{mark}", "", "`" + step["command"].replace(ROOT + "/", "") + "`", "",
+             "| op | shape | variant | time | GB/s | GFLOP/s | of the card's peak | rate |" + "".join(f" {p} / ours |" for p in peers),
+             "|---|---|---|---:|---:|---:|---:|---|" + "---:|" * len(peers)]
+    for r in found:
+        share = f"{100 * r['roofline_share']:.1f} %" if "roofline_share" in r and not mark else ""
+        rate = f"{r['rate']:.4g} {r['rate_unit']}" if "rate" in r else ""
+        cells = {p["name"]: f"{p['ratio']:.2f}" for p in r.get("peer", []) if p.get("ratio")}
+        lines.append(f"| {r['name']} | {r['shape']} | {r['variant']} | {r['ns_per_op'] / 1e3:.1f} us{mark} | {r.get('gb_per_s', 0):.0f} | {r.get('gflop_per_s', 0):.0f} |"
+                     f" {share} | {rate} |" + "".join(f" {cells.get(p, '')} |" for p in peers))
+    lines += [""] + [f"{p['name']} of {r['name']}: no figure: {p['missing']}" for r in found for p in r.get("peer", []) if p.get("missing")]
+    lines += step.get("notes", [])
+    d = step.get("device")
+    if d and not mark:
+        lines.append(f"Peaks by {d.get('peaks_from', '?')}: {d.get('bf16_gflop_per_s', 0):.0f} GFLOP/s of bf16, dense, {d.get('fp32_gflop_per_s', 0):.0f} of fp32, {d.get('gb_per_s', 0):.0f} GB/s.")
+    return lines
