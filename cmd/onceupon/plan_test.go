@@ -18,7 +18,7 @@ func TestDoctorPlansForACard(t *testing.T) {
 		code fault.Kind
 		says string
 	}{
-		{[]string{"--card", "voodoo2"}, fault.Usage, "the cards are a100-80"},
+		{[]string{"--card", "voodoo2"}, fault.Usage, "the cards are a10, a100-80, "},
 		{[]string{"--card-memory", "24"}, fault.Usage, "with its unit"},
 		{[]string{"--card-memory", "24GiB", "--devices", "0,1,2"}, fault.Usage, "one card for both, or two"},
 		{[]string{"--card-memory", "24GiB", "--devices", "a"}, fault.Usage, "numbers of cards"},

@@ -131,7 +131,7 @@ func TestTime(t *testing.T) {
 // teacher's two a weight and token.
 func TestBatchFLOPs(t *testing.T) {
 	c := load(t, "paper")
-	p, length := parameters(c.Student), 15*tokensAWord+90
+	p, length := parameters(c.Student), 16*tokensAWord+90
 	want := 360*p*(2*90+(2+2+6*4-2)*length) + 2*8e9*40_000
 	if got := BatchFLOPs(c, Teacher{Parameters: 8e9}, 90, 40_000); math.Abs(got/want-1) > 1e-12 {
 		t.Errorf("%g, by hand %g", got, want)
