@@ -66,7 +66,7 @@ func (m *Model) TakesPrefix() bool { return C.student_takes_prefix(m.handle) != 
 
 // Forward scores every token's successor without dropout. targets[t] is the
 // token scored at t, -1 for none; nil means the next token of the story.
-// Activations stay for Hidden, Logits and PPOBackward.
+// Activations stay for Hidden, Logits and one PPOBackward, which uses them up.
 func (m *Model) Forward(b Batch, targets []int32, into Scores) error {
 	n := len(b.Tokens)
 	for what, x := range map[string][]float32{"logprob": into.Logprob, "entropy": into.Entropy, "value": into.Value} {

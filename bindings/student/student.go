@@ -23,10 +23,12 @@ package student
 import "C"
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"unsafe"
 
 	"onceupon/trainer/fault"
@@ -52,7 +54,14 @@ type Options struct {
 	DecodeLength  int  // tokens of a story that is told, prompt and reply; 0 = the context
 	Train         bool // gradients, Adam moments, activations
 	ValueHead     bool
+	Recompute     string // one of Recomputes, "" = none
 }
+
+// Recomputes are what a training step computes again in its backward instead of
+// keeping it, from the fastest to the smallest: nothing that costs much; the up
+// projection; all of a layer but its input; the same, with the input of every
+// second layer. Results have the same bits.
+var Recomputes = []string{"none", "ffn", "layer", "pair"}
 
 // ISAs are the variants of the cpu backend, fastest first. "avx512bf16" is
 // avx512 with bf16 multiplications.
@@ -196,13 +205,17 @@ func native(c Config, o Options) (options *C.student_options, free func(), err e
 	if err != nil {
 		return nil, nil, err
 	}
+	recompute := slices.Index(Recomputes, cmp.Or(o.Recompute, "none"))
+	if recompute < 0 {
+		return nil, nil, fault.New(fault.Usage, "student: recompute %q is none of %s", o.Recompute, strings.Join(Recomputes, ", "))
+	}
 	options = (*C.student_options)(C.calloc(1, C.sizeof_student_options))
 	*options = C.student_options{
 		size: C.sizeof_student_options, layers: C.int32_t(c.Layers), heads: C.int32_t(c.Heads),
 		width: C.int32_t(c.Width), context: C.int32_t(c.Context), vocabulary: C.int32_t(c.Vocab),
 		layernorm_epsilon: C.float(c.LayerNormEpsilon), max_tokens: C.int32_t(o.MaxTokens),
 		max_stories: C.int32_t(o.MaxStories), ppo_tokens: C.int32_t(o.PPOTokens), decode_stories: C.int32_t(o.DecodeStories), decode_length: C.int32_t(o.DecodeLength),
-		train: flag(o.Train), value_head: flag(o.ValueHead), threads: C.int32_t(o.Threads),
+		train: flag(o.Train), value_head: flag(o.ValueHead), recompute: C.int32_t(recompute), threads: C.int32_t(o.Threads),
 		backend: C.CString(o.Backend), isa: C.CString(isa), kernels: C.CString(o.Kernels),
 	}
 	return options, func() {

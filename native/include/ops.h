@@ -281,6 +281,8 @@ typedef struct backend_description {
     int activations, head_rows, row_multiple;          /* as in op_table */
     int packs_weights;                                 /* has matmul_pack */
     int recomputes; /* normalised rows and GELU are computed again in the backward, by the ops of the forward */
+    int ffn_rows;   /* tokens of a feed-forward of which one part at a time exists (STUDENT_RECOMPUTE_PAIR), such that
+                     * parts add up to the bits of the whole: even where factors are paired; 0: all, they do not */
 } backend_description;
 
 #endif

@@ -32,7 +32,7 @@
 extern "C" {
 #endif
 
-#define STUDENT_ABI_VERSION 4
+#define STUDENT_ABI_VERSION 5
 
 enum student_status {
     STUDENT_OK = 0,
@@ -40,6 +40,16 @@ enum student_status {
     STUDENT_E_MEMORY = 2,     /* the backend has no memory for it */
     STUDENT_E_CAPABILITY = 3, /* the machine lacks the backend or ISA */
     STUDENT_E_NUMBERS = 4,    /* a result is not finite */
+};
+
+/* What a training step computes again in its backward instead of keeping it
+ * (activation recomputation, also called checkpointing). Loss, gradients and
+ * weights have the same bits at every level. */
+enum student_recompute {
+    STUDENT_RECOMPUTE_NONE = 0,  /* what is cheap alone: normalised rows and GELU, on backends where that gains */
+    STUDENT_RECOMPUTE_FFN = 1,   /* and the up projection */
+    STUDENT_RECOMPUTE_LAYER = 2, /* and the rest of a layer: its input is kept */
+    STUDENT_RECOMPUTE_PAIR = 3,  /* of two layers the input of the first is kept */
 };
 
 typedef struct student student;
@@ -55,6 +65,7 @@ typedef struct student_options {
     int32_t decode_length;   /* tokens of a row, prompt and reply, 0 = context */
     int32_t train;           /* 1: gradients, Adam moments, activations kept */
     int32_t value_head;      /* 1: a linear value head on the final hidden state */
+    int32_t recompute;       /* enum student_recompute; nothing without train */
     int32_t threads;         /* cpu backend: workers, at least 1 */
     const char *backend;     /* "ref", "cpu" or "cuda" */
     const char *isa;         /* cpu backend: "auto", "avx512", "avx2", "portable"; cuda: "auto", "bf16", "fp32" */
@@ -202,11 +213,12 @@ int student_zero_gradients(student *s, char *message, size_t capacity);
  * packed token. targets[t] is the token scored at t, -1 for none; NULL means
  * the next token of the story. logprob and entropy are 0 where there is no
  * target. value needs value_head. Activations stay for student_hidden,
- * student_logits and student_ppo_backward. */
+ * student_logits and one student_ppo_backward, which uses them up. */
 int student_forward(student *s, const student_batch *batch, const int32_t *targets, float *logprob, float *entropy,
                     float *value, char *message, size_t capacity);
 /* Residual stream before block `layer`, or after the final layer norm when
- * layer = layers; [tokens][width] of the last forward. train = 1 only. */
+ * layer = layers; [tokens][width] of the last forward. train = 1 only; with
+ * STUDENT_RECOMPUTE_PAIR the input of every second layer alone is there. */
 int student_hidden(student *s, int32_t layer, float *values, char *message, size_t capacity);
 /* Logits [count][vocabulary] of packed tokens first.. of the last forward. */
 int student_logits(student *s, int32_t first, int32_t count, float *logits, char *message, size_t capacity);

@@ -94,9 +94,11 @@ static void download_floats(student *s, float *to, tensor from)
 
 int student_hidden(student *s, int32_t layer, float *values, char *message, size_t capacity)
 {
-    if (!s->options.train || layer < 0 || layer > s->options.layers)
-        return fail(message, capacity, STUDENT_E_ARGUMENT, "hidden %d of %d: needs train and 0..layers", layer,
-                    s->options.layers);
+    if (!s->options.train || !s->N || layer < 0 || layer > s->options.layers)
+        return fail(message, capacity, STUDENT_E_ARGUMENT,
+                    "hidden %d of %d: needs train, a forward before and 0..layers", layer, s->options.layers);
+    if (s->options.recompute == STUDENT_RECOMPUTE_PAIR && layer % 2 && layer < s->options.layers)
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "hidden %d is not kept: every second one is", layer);
     int C = s->options.width;
     if (layer < s->options.layers)
         download_floats(s, values, matrix(s->blocks[layer].input, s->N, C));
@@ -124,16 +126,17 @@ int student_cross_entropy(student *s, const student_batch *batch, const int32_t 
     if (drop.probability > 0 && batch->offsets[0])
         return fail(message, capacity, STUDENT_E_ARGUMENT,
                     "dropout with a prefix: its rows would have one mask for all stories");
-    for (int t = 0; t < s->N; t++)
+    int N = s->N;
+    for (int t = 0; t < N; t++)
         s->host_logprob[t] = -scale;
-    OPS(s)->upload(B(s), s->dlogprob, s->host_logprob, (size_t)s->N * sizeof(float));
+    OPS(s)->upload(B(s), s->dlogprob, s->host_logprob, (size_t)N * sizeof(float));
     trunk_forward(s, drop);
     head_backward(s, 1);
     trunk_backward(s);
-    OPS(s)->download(B(s), s->host_logprob, s->logprob, (size_t)s->N * sizeof(float));
+    OPS(s)->download(B(s), s->host_logprob, s->logprob, (size_t)N * sizeof(float));
     double sum = 0;
     int64_t count = 0;
-    for (int t = 0; t < s->N; t++)
+    for (int t = 0; t < N; t++)
         if (s->host_targets[t] >= 0) {
             sum -= s->host_logprob[t];
             count++;

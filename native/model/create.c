@@ -57,6 +57,7 @@ static int check_options(const student_options *o, char *message, size_t capacit
         {"ppo_tokens", o->ppo_tokens, 0, 1 << 28},
         {"decode_stories", o->decode_stories, 0, 1 << 20},
         {"decode_length", o->decode_length, 0, o->context},
+        {"recompute", o->recompute, STUDENT_RECOMPUTE_NONE, STUDENT_RECOMPUTE_PAIR},
         {"threads", o->threads, 1, 1024},
     };
     for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
@@ -85,7 +86,7 @@ typedef struct ledger {
 static void *reserve(ledger *l, size_t bytes)
 {
     *l->account += bytes;
-    if (!l->take || l->failed)
+    if (!l->take || l->failed || !bytes)
         return NULL;
     void *memory = OPS(l->s)->allocate(B(l->s), bytes);
     if (!memory || l->s->memories == (int)(sizeof l->s->memory / sizeof l->s->memory[0]))
@@ -118,46 +119,90 @@ static size_t row_room(const student_options *o)
     return ((size_t)o->max_tokens + multiple - 1) / multiple * multiple;
 }
 
-static void reserve_blocks(ledger *l)
+/* Tokens of a part of the feed-forward: as the backend has it where memory is
+ * short, with room for a decode step. */
+static size_t ffn_room(const student_options *o)
+{
+    size_t N = row_room(o), part = (size_t)backend_describe(o)->ffn_rows, D = (size_t)o->decode_stories;
+    if (o->recompute < STUDENT_RECOMPUTE_PAIR || !part)
+        return N;
+    part *= D > part ? (D + part - 1) / part : 1;
+    return part < N ? part : N;
+}
+
+/* The blocks' activations. Each block has its own where the backward finds
+ * them as the forward left them. All others share a place, and at last a
+ * workspace, through which go, one after the other, norms, up and GELU of a
+ * block with their gradients, the gradient of qkv, and the logits. */
+static void reserve_blocks(ledger *l, student_memory *plan)
 {
     const student_options *o = &l->s->options;
-    size_t N = row_room(o), C = (size_t)o->width, H = (size_t)o->heads;
-    size_t sets = o->train ? (size_t)o->layers : 1, narrow = elements_padded(l, N * C);
-    int again = backend_describe(o)->recomputes;
-    block_activations first = {0}, *a = &first;
-    /* `once`: all blocks share it, for what is cheaper to compute again than to keep. */
+    const backend_description *d = backend_describe(o);
+    student *s = l->s;
+    size_t N = row_room(o), C = (size_t)o->width, H = (size_t)o->heads, F = ffn_room(o), L = (size_t)o->layers;
+    size_t stream = padded(4 * N * C), narrow = elements_padded(l, N * C), wide = elements_padded(l, 4 * F * C);
+    size_t head = padded(4 * (size_t)d->head_rows * (size_t)o->vocabulary);
+    int level = o->train ? o->recompute : STUDENT_RECOMPUTE_PAIR, again = !o->train || norms_again(o);
+    block_activations a = {0};
+    enum { OWN, SHARED, WORK, PLACES };
+    int kept = level < STUDENT_RECOMPUTE_LAYER ? OWN : SHARED, norms = again ? WORK : OWN;
     struct {
         float **to;
         size_t bytes;
-        int once;
-    } parts[] = {{&a->input, padded(4 * N * C), 0}, {&a->norm1, narrow, again},         {&a->mean1, padded(4 * N), 0},
-                 {&a->rstd1, padded(4 * N), 0},     {&a->qkv, 3 * narrow, 0},           {&a->attention, narrow, 0},
-                 {&a->lse, padded(4 * H * N), 0},   {&a->middle, padded(4 * N * C), 0}, {&a->norm2, narrow, again},
-                 {&a->mean2, padded(4 * N), 0},     {&a->rstd2, padded(4 * N), 0},      {&a->up, 4 * narrow, 0},
-                 {&a->gelu, 4 * narrow, again}};
+        int place;
+    } parts[] = {{&a.qkv, 3 * narrow, kept},
+                 {&a.attention, narrow, kept},
+                 {&a.lse, padded(4 * H * N), kept},
+                 {&a.middle, stream, kept},
+                 {&a.mean1, padded(4 * N), kept},
+                 {&a.rstd1, padded(4 * N), kept},
+                 {&a.mean2, padded(4 * N), kept},
+                 {&a.rstd2, padded(4 * N), kept},
+                 {&a.norm1, narrow, norms},
+                 {&a.norm2, again ? 0 : narrow, norms},
+                 {&a.up, wide, level < STUDENT_RECOMPUTE_FFN ? OWN : WORK},
+                 {&a.gelu, wide, norms}};
     enum { PARTS = sizeof parts / sizeof parts[0] };
-    size_t set = 0, once = 0;
+    size_t sizes[PLACES] = {0};
     for (size_t k = 0; k < PARTS; k++)
-        *(parts[k].once ? &once : &set) += parts[k].bytes;
-    char *base = reserve(l, set * sets + once);
-    for (size_t i = 0; base && i < (size_t)o->layers; i++) {
-        char *own = base + (o->train ? i * set : 0), *shared = base + set * sets;
+        sizes[parts[k].place] += parts[k].bytes;
+    size_t logits = head + (d->activations == TENSOR_F32 ? 0 : padded(elements_padded(l, head / 4)));
+    size_t work = sizes[WORK] > logits ? sizes[WORK] : logits;
+    if (o->train && again && 3 * narrow > work)
+        work = 3 * narrow;
+    /* Inputs: of all blocks; of every second one and one for the others in turn; or one. */
+    size_t inputs = !o->train ? 1 : level == STUDENT_RECOMPUTE_PAIR && L > 1 ? (L + 1) / 2 + 1 : L;
+    l->account = &plan->activations;
+    char *input = reserve(l, inputs * stream), *own = reserve(l, L * sizes[OWN]), *shared = reserve(l, sizes[SHARED]);
+    l->account = &plan->workspace;
+    char *workspace = reserve(l, work);
+    if (!l->take || l->failed)
+        return;
+    for (size_t i = 0; i < L; i++) {
+        char *at[PLACES] = {own + i * sizes[OWN], shared, workspace};
         for (size_t k = 0; k < PARTS; k++) {
-            char **p = parts[k].once ? &shared : &own;
-            *parts[k].to = (float *)*p;
-            *p += parts[k].bytes;
+            *parts[k].to = (float *)at[parts[k].place];
+            at[parts[k].place] += parts[k].bytes;
         }
-        l->s->blocks[i] = first;
+        size_t slot = inputs == L ? i : !o->train ? 0 : i % 2 ? inputs - 1 : i / 2;
+        a.input = (float *)(input + slot * stream);
+        a.norm2 = again ? a.norm1 : a.norm2;
+        a.dqkv = again ? (float *)workspace : a.gelu;
+        s->blocks[i] = a;
     }
+    s->ffn_rows = (int)F;
+    s->logits = (float *)workspace;
+    s->dlogits = d->activations == TENSOR_F32 ? s->logits : (float *)(workspace + head);
+    /* A shared qkv is used up when the final norm is computed, and computed again
+     * before the backward reads it. */
+    s->final_input = kept == SHARED ? a.qkv : NULL;
 }
 
 static int reserve_all(student *s, student_memory *plan, int take)
 {
     const student_options *o = &s->options;
     const backend_description *d = backend_describe(o);
-    size_t N = row_room(o), head = (size_t)d->head_rows * (size_t)o->vocabulary, C = (size_t)o->width,
-           S = (size_t)o->max_stories;
-    size_t D = (size_t)o->decode_stories;
+    size_t N = row_room(o), C = (size_t)o->width, S = (size_t)o->max_stories, D = (size_t)o->decode_stories;
     memset(plan, 0, sizeof *plan);
     plan->size = sizeof *plan;
     ledger l = {s, take, 0, &plan->weights};
@@ -169,10 +214,11 @@ static int reserve_all(student *s, student_memory *plan, int take)
         s->arrays[STUDENT_MOMENT1] = floats(&l, s->parameter_floats);
         s->arrays[STUDENT_MOMENT2] = floats(&l, s->parameter_floats);
     }
+    reserve_blocks(&l, plan);
     l.account = &plan->activations;
-    reserve_blocks(&l);
-    s->final_input = floats(&l, N * C);
-    s->hidden = elements(&l, N * C);
+    if (o->train && o->recompute < STUDENT_RECOMPUTE_LAYER)
+        s->final_input = floats(&l, N * C);
+    s->hidden = s->dstream = floats(&l, N * C);
     s->mean = floats(&l, N);
     s->rstd = floats(&l, N);
     float **per_token[] = {&s->logprob, &s->entropy, &s->lse, &s->value, &s->dlogprob, &s->dvalue};
@@ -181,15 +227,8 @@ static int reserve_all(student *s, student_memory *plan, int take)
 
     l.account = &plan->workspace;
     s->narrow = elements(&l, N * C);
-    s->logits = floats(&l, head);
-    if (o->train) {
-        s->dlogits = d->activations == TENSOR_F32 ? s->logits : elements(&l, head);
-        s->dhidden = elements(&l, N * C);
-        s->dstream = floats(&l, N * C);
-        s->dnarrow = elements(&l, N * C);
-        s->dwide = elements(&l, 4 * N * C);
+    if (o->train)
         s->norm = reserve(&l, sizeof *s->norm);
-    }
     size_t P = o->ppo_tokens > o->max_tokens ? (size_t)o->ppo_tokens : N;
     for (int i = 0; i < 6; i++)
         s->per_token[i] = floats(&l, P);

@@ -216,8 +216,8 @@ static int shared_prefix(const student_batch *p)
 static void read_prefix(student *s, const student_batch *prompts, int shared)
 {
     const student_options *o = &s->options;
-    for (int first = 0; first < shared; first += o->max_tokens) {
-        int n = shared - first < o->max_tokens ? shared - first : o->max_tokens;
+    for (int first = 0; first < shared; first += s->ffn_rows) {
+        int n = shared - first < s->ffn_rows ? shared - first : s->ffn_rows;
         for (int i = 0; i < n; i++) {
             s->host_tokens[i] = prompts->tokens[first + i];
             s->host_positions[i] = first + i;

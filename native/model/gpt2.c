@@ -50,48 +50,83 @@ static void feed_forward_down_backward(student *s, tensor dup, tensor dout, tens
     op->gelu_backward(B(s), dup, dup, up);
 }
 
-void trunk_forward(student *s, dropout drop)
+/* From norm1 to middle and norm2. */
+static void attention_half(student *s, int l)
 {
     const op_table *op = OPS(s);
-    int N = s->N, C = s->options.width, layers = s->options.layers;
-    ragged rows = {s->offsets, s->stories};
+    int N = s->N, C = s->options.width;
+    const block_activations *a = &s->blocks[l];
+    tensor qkv = activation(s, a->qkv, N, 3 * C), attention = activation(s, a->attention, N, C);
     tensor narrow = activation(s, s->narrow, N, C);
-    const float *first_gain = w(s, 0, ATTN_NORM_WEIGHT), *first_bias = w(s, 0, ATTN_NORM_BIAS);
-    int last = parameter_final_norm(&s->options);
+    op->matmul_forward(B(s), qkv, activation(s, a->norm1, N, C), matrix(w(s, l, ATTN_QKV_WEIGHT), 3 * C, C),
+                       w(s, l, ATTN_QKV_BIAS));
+    op->attention_forward(B(s), attention, a->lse, qkv, (ragged){s->offsets, s->stories}, s->options.heads,
+                          dropout_at(s->drop, l, SITE_ATTENTION));
+    op->matmul_forward(B(s), narrow, attention, matrix(w(s, l, ATTN_OUTPUT_WEIGHT), C, C), w(s, l, ATTN_OUTPUT_BIAS));
+    add_and_norm(s, matrix(a->middle, N, C), activation(s, a->norm2, N, C), a->mean2, a->rstd2, matrix(a->input, N, C),
+                 narrow, w(s, l, FFN_NORM_WEIGHT), w(s, l, FFN_NORM_BIAS), dropout_at(s->drop, l, SITE_PROJECTION));
+}
+
+/* Tokens first.. of (N,C) activations that make a part of the feed-forward. */
+static tensor part(const student *s, tensor t, int first)
+{
+    int rows = s->N - first < s->ffn_rows ? s->N - first : s->ffn_rows;
+    return tensor_rows(t, (size_t)first, rows);
+}
+
+/* From norm2 and middle to the next block's input and norm1, or to the final
+ * ones. */
+static void feed_forward_half(student *s, int l)
+{
+    const op_table *op = OPS(s);
+    int N = s->N, C = s->options.width, last = parameter_final_norm(&s->options);
+    const block_activations *a = &s->blocks[l];
+    tensor norm2 = activation(s, a->norm2, N, C), narrow = activation(s, s->narrow, N, C);
+    tensor middle = matrix(a->middle, N, C);
+    for (int first = 0; first < N; first += s->ffn_rows) {
+        tensor x = part(s, norm2, first), gelu = activation(s, a->gelu, x.rows, 4 * C);
+        feed_forward_up(s, gelu, activation(s, a->up, x.rows, 4 * C), x, matrix(w(s, l, FFN_UP_WEIGHT), 4 * C, C),
+                        w(s, l, FFN_UP_BIAS));
+        op->matmul_forward(B(s), part(s, narrow, first), gelu, matrix(w(s, l, FFN_DOWN_WEIGHT), C, 4 * C),
+                           w(s, l, FFN_DOWN_BIAS));
+    }
+    if (l + 1 < s->options.layers) {
+        const block_activations *next = &s->blocks[l + 1];
+        add_and_norm(s, matrix(next->input, N, C), activation(s, next->norm1, N, C), next->mean1, next->rstd1, middle,
+                     narrow, w(s, l + 1, ATTN_NORM_WEIGHT), w(s, l + 1, ATTN_NORM_BIAS),
+                     dropout_at(s->drop, l, SITE_FFN));
+    } else
+        add_and_norm(s, matrix(s->final_input, N, C), activation(s, s->hidden, N, C), s->mean, s->rstd, middle, narrow,
+                     parameter(s, STUDENT_WEIGHTS, last), parameter(s, STUDENT_WEIGHTS, last + 1),
+                     dropout_at(s->drop, l, SITE_FFN));
+}
+
+static void norm_forward(student *s, int layer, int weight, float *norm, float *mean, float *rstd, float *x)
+{
+    int N = s->N, C = s->options.width;
+    OPS(s)->layernorm_forward(B(s), activation(s, norm, N, C), mean, rstd, matrix(x, N, C), w(s, layer, weight),
+                              w(s, layer, weight + 1), s->options.layernorm_epsilon);
+}
+
+static void norm1_forward(student *s, int l, float *norm)
+{
+    const block_activations *a = &s->blocks[l];
+    norm_forward(s, l, ATTN_NORM_WEIGHT, norm, a->mean1, a->rstd1, a->input);
+}
+
+void trunk_forward(student *s, dropout drop)
+{
+    int N = s->N, C = s->options.width;
     s->drop = drop;
     weights_ready(s);
-
-    op->embedding_forward(B(s), matrix(s->blocks[0].input, N, C),
-                          matrix(parameter(s, STUDENT_WEIGHTS, 0), s->options.vocabulary, C),
-                          matrix(parameter(s, STUDENT_WEIGHTS, 1), s->options.context, C), s->tokens, s->positions,
-                          dropout_at(drop, 0, SITE_EMBEDDING));
-    op->layernorm_forward(B(s), activation(s, s->blocks[0].norm1, N, C), s->blocks[0].mean1, s->blocks[0].rstd1,
-                          matrix(s->blocks[0].input, N, C), first_gain, first_bias, s->options.layernorm_epsilon);
-    for (int l = 0; l < layers; l++) {
-        const block_activations *a = &s->blocks[l], *next = &s->blocks[l + 1 < layers ? l + 1 : l];
-        tensor norm1 = activation(s, a->norm1, N, C), qkv = activation(s, a->qkv, N, 3 * C);
-        tensor attention = activation(s, a->attention, N, C), norm2 = activation(s, a->norm2, N, C);
-        tensor up = activation(s, a->up, N, 4 * C), gelu = activation(s, a->gelu, N, 4 * C);
-        tensor input = matrix(a->input, N, C), middle = matrix(a->middle, N, C);
-
-        op->matmul_forward(B(s), qkv, norm1, matrix(w(s, l, ATTN_QKV_WEIGHT), 3 * C, C), w(s, l, ATTN_QKV_BIAS));
-        op->attention_forward(B(s), attention, a->lse, qkv, rows, s->options.heads,
-                              dropout_at(drop, l, SITE_ATTENTION));
-        op->matmul_forward(B(s), narrow, attention, matrix(w(s, l, ATTN_OUTPUT_WEIGHT), C, C),
-                           w(s, l, ATTN_OUTPUT_BIAS));
-        add_and_norm(s, middle, norm2, a->mean2, a->rstd2, input, narrow, w(s, l, FFN_NORM_WEIGHT),
-                     w(s, l, FFN_NORM_BIAS), dropout_at(drop, l, SITE_PROJECTION));
-
-        feed_forward_up(s, gelu, up, norm2, matrix(w(s, l, FFN_UP_WEIGHT), 4 * C, C), w(s, l, FFN_UP_BIAS));
-        op->matmul_forward(B(s), narrow, gelu, matrix(w(s, l, FFN_DOWN_WEIGHT), C, 4 * C), w(s, l, FFN_DOWN_BIAS));
-        if (l + 1 < layers)
-            add_and_norm(s, matrix(next->input, N, C), activation(s, next->norm1, N, C), next->mean1, next->rstd1,
-                         middle, narrow, w(s, l + 1, ATTN_NORM_WEIGHT), w(s, l + 1, ATTN_NORM_BIAS),
-                         dropout_at(drop, l, SITE_FFN));
-        else
-            add_and_norm(s, matrix(s->final_input, N, C), activation(s, s->hidden, N, C), s->mean, s->rstd, middle,
-                         narrow, parameter(s, STUDENT_WEIGHTS, last), parameter(s, STUDENT_WEIGHTS, last + 1),
-                         dropout_at(drop, l, SITE_FFN));
+    OPS(s)->embedding_forward(B(s), matrix(s->blocks[0].input, N, C),
+                              matrix(parameter(s, STUDENT_WEIGHTS, 0), s->options.vocabulary, C),
+                              matrix(parameter(s, STUDENT_WEIGHTS, 1), s->options.context, C), s->tokens, s->positions,
+                              dropout_at(drop, 0, SITE_EMBEDDING));
+    norm1_forward(s, 0, s->blocks[0].norm1);
+    for (int l = 0; l < s->options.layers; l++) {
+        attention_half(s, l);
+        feed_forward_half(s, l);
     }
 }
 
@@ -99,72 +134,102 @@ void trunk_forward(student *s, dropout drop)
  * where it need be neither dropped nor converted. */
 static tensor into_projection(student *s, tensor stream, dropout drop)
 {
-    tensor d = activation(s, s->dnarrow, stream.rows, stream.cols);
+    tensor d = activation(s, s->narrow, stream.rows, stream.cols);
     if (drop.probability <= 0 && d.type == stream.type)
         return stream;
     OPS(s)->residual_backward(B(s), d, stream, drop);
     return d;
 }
 
-/* What the forward left in memory that all blocks share is made again. */
-static void norm_again(student *s, tensor norm, float *mean, float *rstd, float *x, int layer, int weight)
+/* What the forward has not kept of a block is computed again, by its own ops:
+ * the input of the second of two blocks, then all up to middle and norm2. */
+static void block_again(student *s, int l)
 {
-    if (backend_describe(&s->options)->recomputes)
-        OPS(s)->layernorm_forward(B(s), norm, mean, rstd, matrix(x, norm.rows, norm.cols), w(s, layer, weight),
-                                  w(s, layer, weight + 1), s->options.layernorm_epsilon);
+    const block_activations *a = &s->blocks[l];
+    int level = s->options.recompute;
+    /* The forward left the last block's input. */
+    if (level == STUDENT_RECOMPUTE_PAIR && l % 2 == 1 && l + 1 < s->options.layers) {
+        norm1_forward(s, l - 1, s->blocks[l - 1].norm1);
+        attention_half(s, l - 1);
+        feed_forward_half(s, l - 1);
+    }
+    if (level >= STUDENT_RECOMPUTE_LAYER) {
+        norm1_forward(s, l, a->norm1);
+        attention_half(s, l);
+    } else if (norms_again(&s->options))
+        norm_forward(s, l, FFN_NORM_WEIGHT, a->norm2, a->mean2, a->rstd2, a->middle);
 }
 
-static void gelu_again(student *s, tensor gelu, tensor up)
-{
-    if (backend_describe(&s->options)->recomputes)
-        OPS(s)->gelu_forward(B(s), gelu, up);
-}
-
-/* dstream carries d loss / d residual stream from the top to the embedding. */
-void trunk_backward(student *s)
+/* From the gradient of the stream after the block to that of middle, a part of
+ * the tokens at a time. */
+static void feed_forward_backward(student *s, int l, tensor stream)
 {
     const op_table *op = OPS(s);
     int N = s->N, C = s->options.width;
-    ragged rows = {s->offsets, s->stories};
-    tensor stream = matrix(s->dstream, N, C), dnorm = activation(s, s->dnarrow, N, C);
-    tensor dup = activation(s, s->dwide, N, 4 * C), dqkv = activation(s, s->dwide, N, 3 * C);
-    tensor dattention = activation(s, s->narrow, N, C);
+    const block_activations *a = &s->blocks[l];
+    tensor up_weight = matrix(w(s, l, FFN_UP_WEIGHT), 4 * C, C),
+           down_weight = matrix(w(s, l, FFN_DOWN_WEIGHT), C, 4 * C);
+    tensor dnorm = activation(s, s->narrow, N, C), d = into_projection(s, stream, dropout_at(s->drop, l, SITE_FFN));
+    for (int first = 0; first < N; first += s->ffn_rows) {
+        tensor dout = part(s, d, first), x = part(s, activation(s, a->norm2, N, C), first);
+        tensor up = activation(s, a->up, x.rows, 4 * C), gelu = activation(s, a->gelu, x.rows, 4 * C), dup = gelu;
+        if (s->options.recompute >= STUDENT_RECOMPUTE_FFN)
+            feed_forward_up(s, gelu, up, x, up_weight, w(s, l, FFN_UP_BIAS));
+        else if (norms_again(&s->options))
+            op->gelu_forward(B(s), gelu, up);
+        op->matmul_backward_weight(B(s), matrix(g(s, l, FFN_DOWN_WEIGHT), C, 4 * C), g(s, l, FFN_DOWN_BIAS), dout,
+                                   gelu);
+        feed_forward_down_backward(s, dup, dout, down_weight, up);
+        op->matmul_backward_weight(B(s), matrix(g(s, l, FFN_UP_WEIGHT), 4 * C, C), g(s, l, FFN_UP_BIAS), dup, x);
+        op->matmul_backward_input(B(s), part(s, dnorm, first), dup, up_weight, 0);
+    }
+    op->layernorm_backward(B(s), stream, g(s, l, FFN_NORM_WEIGHT), g(s, l, FFN_NORM_BIAS), dnorm,
+                           matrix(a->middle, N, C), w(s, l, FFN_NORM_WEIGHT), a->mean2, a->rstd2);
+}
 
+/* From the gradient of middle, which is not needed any more, to that of input. */
+static void attention_half_backward(student *s, int l, tensor stream)
+{
+    const op_table *op = OPS(s);
+    int N = s->N, C = s->options.width;
+    const block_activations *a = &s->blocks[l];
+    tensor attention = activation(s, a->attention, N, C), dattention = activation(s, a->middle, N, C);
+    tensor dqkv = activation(s, a->dqkv, N, 3 * C), dnorm = activation(s, s->narrow, N, C);
+    tensor d = into_projection(s, stream, dropout_at(s->drop, l, SITE_PROJECTION));
+    op->matmul_backward_weight(B(s), matrix(g(s, l, ATTN_OUTPUT_WEIGHT), C, C), g(s, l, ATTN_OUTPUT_BIAS), d,
+                               attention);
+    op->matmul_backward_input(B(s), dattention, d, matrix(w(s, l, ATTN_OUTPUT_WEIGHT), C, C), 0);
+    op->attention_backward(B(s), dqkv, dattention, activation(s, a->qkv, N, 3 * C), attention, a->lse,
+                           (ragged){s->offsets, s->stories}, s->options.heads, dropout_at(s->drop, l, SITE_ATTENTION));
+    tensor norm1 = activation(s, a->norm1, N, C);
+    if (norms_again(&s->options)) {
+        norm1_forward(s, l, a->attention); /* which has been used */
+        norm1 = attention;
+    }
+    op->matmul_backward_weight(B(s), matrix(g(s, l, ATTN_QKV_WEIGHT), 3 * C, C), g(s, l, ATTN_QKV_BIAS), dqkv, norm1);
+    op->matmul_backward_input(B(s), dnorm, dqkv, matrix(w(s, l, ATTN_QKV_WEIGHT), 3 * C, C), 0);
+    op->layernorm_backward(B(s), stream, g(s, l, ATTN_NORM_WEIGHT), g(s, l, ATTN_NORM_BIAS), dnorm,
+                           matrix(a->input, N, C), w(s, l, ATTN_NORM_WEIGHT), a->mean1, a->rstd1);
+}
+
+/* dstream carries d loss / d residual stream from the top to the embedding;
+ * the head left the gradient of hidden in narrow. */
+void trunk_backward(student *s)
+{
+    const op_table *op = OPS(s);
+    int N = s->N, C = s->options.width, last = parameter_final_norm(&s->options);
+    tensor stream = matrix(s->dstream, N, C);
     op->zero(B(s), s->dstream, tensor_count(stream) * sizeof(float));
-    int last = parameter_final_norm(&s->options);
     op->layernorm_backward(B(s), stream, parameter(s, STUDENT_GRADIENTS, last),
-                           parameter(s, STUDENT_GRADIENTS, last + 1), activation(s, s->dhidden, N, C),
+                           parameter(s, STUDENT_GRADIENTS, last + 1), activation(s, s->narrow, N, C),
                            matrix(s->final_input, N, C), parameter(s, STUDENT_WEIGHTS, last), s->mean, s->rstd);
     for (int l = s->options.layers - 1; l >= 0; l--) {
-        const block_activations *a = &s->blocks[l];
-        tensor attention = activation(s, a->attention, N, C), norm1 = activation(s, a->norm1, N, C);
-        tensor norm2 = activation(s, a->norm2, N, C), up = activation(s, a->up, N, 4 * C);
-        tensor gelu = activation(s, a->gelu, N, 4 * C);
-
-        tensor d = into_projection(s, stream, dropout_at(s->drop, l, SITE_FFN));
-        gelu_again(s, gelu, up);
-        op->matmul_backward_weight(B(s), matrix(g(s, l, FFN_DOWN_WEIGHT), C, 4 * C), g(s, l, FFN_DOWN_BIAS), d, gelu);
-        feed_forward_down_backward(s, dup, d, matrix(w(s, l, FFN_DOWN_WEIGHT), C, 4 * C), up);
-        norm_again(s, norm2, a->mean2, a->rstd2, a->middle, l, FFN_NORM_WEIGHT);
-        op->matmul_backward_weight(B(s), matrix(g(s, l, FFN_UP_WEIGHT), 4 * C, C), g(s, l, FFN_UP_BIAS), dup, norm2);
-        op->matmul_backward_input(B(s), dnorm, dup, matrix(w(s, l, FFN_UP_WEIGHT), 4 * C, C), 0);
-        op->layernorm_backward(B(s), stream, g(s, l, FFN_NORM_WEIGHT), g(s, l, FFN_NORM_BIAS), dnorm,
-                               matrix(a->middle, N, C), w(s, l, FFN_NORM_WEIGHT), a->mean2, a->rstd2);
-
-        d = into_projection(s, stream, dropout_at(s->drop, l, SITE_PROJECTION));
-        op->matmul_backward_weight(B(s), matrix(g(s, l, ATTN_OUTPUT_WEIGHT), C, C), g(s, l, ATTN_OUTPUT_BIAS), d,
-                                   attention);
-        op->matmul_backward_input(B(s), dattention, d, matrix(w(s, l, ATTN_OUTPUT_WEIGHT), C, C), 0);
-        op->attention_backward(B(s), dqkv, dattention, activation(s, a->qkv, N, 3 * C), attention, a->lse, rows,
-                               s->options.heads, dropout_at(s->drop, l, SITE_ATTENTION));
-        norm_again(s, norm1, a->mean1, a->rstd1, a->input, l, ATTN_NORM_WEIGHT);
-        op->matmul_backward_weight(B(s), matrix(g(s, l, ATTN_QKV_WEIGHT), 3 * C, C), g(s, l, ATTN_QKV_BIAS), dqkv,
-                                   norm1);
-        op->matmul_backward_input(B(s), dnorm, dqkv, matrix(w(s, l, ATTN_QKV_WEIGHT), 3 * C, C), 0);
-        op->layernorm_backward(B(s), stream, g(s, l, ATTN_NORM_WEIGHT), g(s, l, ATTN_NORM_BIAS), dnorm,
-                               matrix(a->input, N, C), w(s, l, ATTN_NORM_WEIGHT), a->mean1, a->rstd1);
+        block_again(s, l);
+        feed_forward_backward(s, l, stream);
+        attention_half_backward(s, l, stream);
     }
     op->embedding_backward(B(s), matrix(parameter(s, STUDENT_GRADIENTS, 0), s->options.vocabulary, C),
                            matrix(parameter(s, STUDENT_GRADIENTS, 1), s->options.context, C), stream, s->tokens,
                            s->positions, dropout_at(s->drop, 0, SITE_EMBEDDING));
+    s->N = 0; /* the activations are used up */
 }

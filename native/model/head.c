@@ -40,7 +40,7 @@ void head_backward(student *s, int score_first)
             score_chunk(s, first, logits);
         tensor d = activation(s, s->dlogits, logits.rows, logits.cols);
         OPS(s)->logprob_backward(B(s), d, logits, s->lse + first, s->targets + first, s->dlogprob + first);
-        OPS(s)->matmul_backward_input(B(s), chunk_of(s, s->dhidden, first), d, embedding(s, STUDENT_WEIGHTS), 0);
+        OPS(s)->matmul_backward_input(B(s), chunk_of(s, s->narrow, first), d, embedding(s, STUDENT_WEIGHTS), 0);
         OPS(s)->matmul_backward_weight(B(s), embedding(s, STUDENT_GRADIENTS), NULL, d, chunk_of(s, s->hidden, first));
     }
 }

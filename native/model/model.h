@@ -22,16 +22,17 @@ enum block_parameter {
     BLOCK_PARAMETERS
 };
 
-/* Activations of one block; without training all blocks share one set, and a
- * backend that recomputes has norm1, norm2 and gelu once. (A): elements of the
- * backend's activation type. */
+/* Activations of one block. What is not kept shares memory: with that of other
+ * blocks, and with what is dead by then (create.c). (A): elements of the
+ * backend's activation type; F: tokens of a part of the feed-forward. */
 typedef struct block_activations {
     float *input;                 /* (N,C) residual stream before the block */
     float *norm1, *mean1, *rstd1; /* (A)(N,C) (N) (N) */
     float *qkv, *attention, *lse; /* (A)(N,3C) (A)(N,C) (H,N) */
     float *middle;                /* (N,C) residual stream after attention */
     float *norm2, *mean2, *rstd2; /* (A)(N,C) (N) (N) */
-    float *up, *gelu;             /* (A)(N,4C) (A)(N,4C) */
+    float *up, *gelu;             /* (A)(F,4C) (A)(F,4C); the gradient of up takes gelu's place */
+    float *dqkv;                  /* (A)(N,3C) in a place that is free by then */
 } block_activations;
 
 struct student {
@@ -49,11 +50,12 @@ struct student {
     float *logprob, *entropy, *lse, *value; /* (N) */
     /* Gradients of them, and of the activations. */
     float *dlogprob, *dvalue;
-    float *dhidden, *dstream, *dnarrow, *dwide; /* (A)(N,C) (N,C) (A)(N,C) (A)(N,4C) */
-    float *narrow;                              /* (A)(N,C) output of a projection */
-    float *logits, *dlogits;                    /* (head_rows,V), (A); one array where both are fp32 */
-    double *norm;                               /* of the gradient */
-    float *per_token[6], *per_story;            /* uploads of the PPO calls */
+    float *dstream; /* (N,C) of the residual stream; before the backward of the trunk it is the place of hidden */
+    float *narrow;  /* (A)(N,C) output of a projection, or a gradient */
+    int ffn_rows;   /* F */
+    float *logits, *dlogits;         /* (head_rows,V), (A); one array where both are fp32 */
+    double *norm;                    /* of the gradient */
+    float *per_token[6], *per_story; /* uploads of the PPO calls */
 
     int32_t *tokens, *positions, *targets, *slots, *offsets;
     int32_t *story_offsets; /* of student_advantages: the batch of the last forward, which may have a prefix, stays */
@@ -94,7 +96,8 @@ int fail(char *message, size_t capacity, int status, const char *format, ...) __
 /* Checks a batch and puts it on the backend. targets NULL: the next token. */
 int batch_load(student *s, const student_batch *batch, const int32_t *targets, char *message, size_t capacity);
 
-/* gpt2.c: trunk of the loaded batch, and its backward from dhidden. */
+/* gpt2.c: trunk of the loaded batch, and its backward from the gradient of
+ * hidden in narrow. */
 void trunk_forward(student *s, dropout drop);
 void trunk_backward(student *s);
 /* decode.c: positions of a row of s->cache; floats of s->packed. */
@@ -102,9 +105,15 @@ int decode_length(const student_options *o);
 size_t decode_packed_floats(const student_options *o);
 /* head.c */
 void head_forward(student *s);
-/* Gradients of the head for s->dlogprob; fills dhidden. score_first: also
+/* Gradients of the head for s->dlogprob; that of hidden goes to narrow. score_first: also
  * compute logprob, entropy and lse on the way. */
 void head_backward(student *s, int score_first);
+
+/* Whether normalised rows and GELU are computed again in the backward. */
+static inline int norms_again(const student_options *o)
+{
+    return backend_describe(o)->recomputes || o->recompute >= STUDENT_RECOMPUTE_FFN;
+}
 
 static inline tensor matrix(float *data, int rows, int cols) { return (tensor){data, rows, cols, TENSOR_F32}; }
 

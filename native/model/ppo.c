@@ -90,7 +90,7 @@ int student_ppo_backward(student *s, const float *mask, const float *old_logprob
         return STUDENT_OK;
     head_backward(s, 0);
     tensor dvalue = matrix(s->dvalue, N, 1);
-    op->matmul_backward_input(B(s), activation(s, s->dhidden, N, C), dvalue,
+    op->matmul_backward_input(B(s), activation(s, s->narrow, N, C), dvalue,
                               matrix(parameter(s, STUDENT_WEIGHTS, head), 1, C), 1);
     op->matmul_backward_weight(B(s), matrix(parameter(s, STUDENT_GRADIENTS, head), 1, C),
                                parameter(s, STUDENT_GRADIENTS, head + 1), dvalue, activation(s, s->hidden, N, C));
