@@ -6,11 +6,21 @@
 #include "cpu.h"
 
 #define WIDEST_PANEL 32     /* widest COLS of gemm.c */
+#define LEAST_PANELS 4      /* of the shared factor, a depth block each */
 #define LEAST_SCRATCH 65536 /* partial sums of elementwise.c */
 
 void cpu_destroy(backend *b);
 
-size_t cpu_packed_floats(int columns) { return ((size_t)columns + WIDEST_PANEL) * GEMM_DEPTH; }
+/* The largest weight of a layer, (4C,C); the head's is gone through in parts. A
+ * packed element is four bytes: a number, or a pair of bf16. */
+size_t cpu_packed_floats(const backend_limits *limits)
+{
+    int pairs = limits->isa && !strcmp(limits->isa, "avx512bf16");
+    size_t panel = (size_t)WIDEST_PANEL * GEMM_DEPTH, C = (size_t)limits->stream;
+    size_t depth = GEMM_DEPTH * (pairs ? 2 : 1), blocks = (C + depth - 1) / depth;
+    size_t panels = (4 * C + WIDEST_PANEL - 1) / WIDEST_PANEL * blocks;
+    return (panels > LEAST_PANELS ? panels : LEAST_PANELS) * panel;
+}
 
 size_t cpu_scratch_floats(const backend_limits *limits)
 {
@@ -23,8 +33,7 @@ size_t cpu_scratch_floats(const backend_limits *limits)
 
 size_t backend_cpu_workspace(const backend_limits *limits)
 {
-    return (cpu_packed_floats(limits->width) +
-            (size_t)limits->threads * (cpu_packed_rows() + cpu_scratch_floats(limits))) *
+    return (cpu_packed_floats(limits) + (size_t)limits->threads * (cpu_packed_rows() + cpu_scratch_floats(limits))) *
            sizeof(float);
 }
 
@@ -98,7 +107,7 @@ int backend_cpu_create(backend *b, const backend_limits *limits, char *message, 
             cpu_destroy(b);
             return status;
         }
-        s->packed_b_size = cpu_packed_floats(limits->width);
+        s->packed_b_size = cpu_packed_floats(limits);
         s->scratch_size = cpu_scratch_floats(limits);
         s->pool = thread_pool_create(limits->threads);
         s->packed_a = host_allocate(b, (size_t)limits->threads * cpu_packed_rows() * sizeof(float));

@@ -48,8 +48,8 @@ typedef struct gemm_arguments {
 #define GEMM_BLOCK_ROWS 112
 static inline size_t cpu_packed_rows(void) { return (size_t)GEMM_BLOCK_ROWS * (GEMM_DEPTH + 16); }
 
-/* Floats of packing workspace for a shared factor of at most `columns` columns. */
-size_t cpu_packed_floats(int columns);
+/* Floats of workspace in which the shared factor of a multiplication is packed. */
+size_t cpu_packed_floats(const backend_limits *limits);
 
 /* Floats of scratch that one worker needs: attention's backward of one head
  * of the longest story (attention.c), with widths rounded up to 16. */

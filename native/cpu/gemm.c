@@ -1,7 +1,7 @@
 /* Matrix multiplication: blocked over depth, packed, a register tile inside
  * (the scheme of Goto & van de Geijn 2008).
  *
- *   for every span of the depth whose panels of b fit the workspace:
+ *   for every part of the columns and span of the depth whose panels of b fit the workspace:
  *     pack b into panels [depth block][N / COLS][depth][COLS], shared by all
  *     for every block of rows x columns of out (a task):
  *       for every depth block of the span:
@@ -225,24 +225,45 @@ static void share_out(job *j, int threads)
     j->col_blocks = least(j->col_blocks, j->panels_b);
 }
 
-void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g)
+/* As many columns of out as the workspace has panels of b for. */
+static void multiply_columns(backend *b, const gemm_arguments *g, int room)
 {
     job j;
     start_job(&j, b, g);
     share_out(&j, thread_pool_size(cpu(b)->pool));
-    if (g->packed_b) {
-        j.packed_b = (packed *)g->packed_b;
-        thread_pool_run(cpu(b)->pool, j.row_blocks * j.col_blocks, multiply_task, &j);
-        return;
-    }
     /* Spans of about the same length: each goes once more over out. */
-    int room = (int)(cpu(b)->packed_b_size / ((size_t)j.panels_b * panel_size(COLS, DEPTH)));
-    int blocks = (g->K + DEPTH - 1) / DEPTH, spans = (blocks + room - 1) / room;
+    int blocks = (g->K + DEPTH - 1) / DEPTH, most = room / j.panels_b, spans = (blocks + most - 1) / most;
     int whole = (blocks + spans - 1) / spans * DEPTH;
     for (j.k0 = 0; j.k0 < g->K; j.k0 += j.span) {
         j.span = least(whole, g->K - j.k0);
         thread_pool_run(cpu(b)->pool, pack_tasks(&j), pack_task, &j);
         thread_pool_run(cpu(b)->pool, j.row_blocks * j.col_blocks, multiply_task, &j);
+    }
+}
+
+void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g)
+{
+    if (g->packed_b) {
+        job j;
+        start_job(&j, b, g);
+        share_out(&j, thread_pool_size(cpu(b)->pool));
+        j.packed_b = (packed *)g->packed_b;
+        thread_pool_run(cpu(b)->pool, j.row_blocks * j.col_blocks, multiply_task, &j);
+        return;
+    }
+    int room = (int)(cpu(b)->packed_b_size / panel_size(COLS, DEPTH)), panels = (g->N + COLS - 1) / COLS;
+    /* Where b does not fit the workspace, a wide out is cut by columns, which
+     * reads a again, and a deep one by spans, which go over out again. */
+    int blocks = (g->K + DEPTH - 1) / DEPTH, most = g->N < g->K || blocks > room ? room : room / blocks;
+    int cuts = (panels + most - 1) / most, width = (panels + cuts - 1) / cuts * COLS;
+    for (int n = 0; n < g->N; n += width) {
+        gemm_arguments part = *g;
+        part.N = least(width, g->N - n);
+        part.out += n;
+        part.b += (size_t)n * g->b_col;
+        part.bias = g->bias ? g->bias + n : NULL;
+        part.sum = n ? NULL : g->sum;
+        multiply_columns(b, &part, room);
     }
 }
 
