@@ -252,10 +252,8 @@ void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g)
         return;
     }
     int room = (int)(cpu(b)->packed_b_size / panel_size(COLS, DEPTH)), panels = (g->N + COLS - 1) / COLS;
-    /* Where b does not fit the workspace, a wide out is cut by columns, which
-     * reads a again, and a deep one by spans, which go over out again. */
-    int blocks = (g->K + DEPTH - 1) / DEPTH, most = g->N < g->K || blocks > room ? room : room / blocks;
-    int cuts = (panels + most - 1) / most, width = (panels + cuts - 1) / cuts * COLS;
+    /* Where not even one depth block fits the workspace, out is cut by columns. */
+    int cuts = (panels + room - 1) / room, width = (panels + cuts - 1) / cuts * COLS;
     for (int n = 0; n < g->N; n += width) {
         gemm_arguments part = *g;
         part.N = least(width, g->N - n);
