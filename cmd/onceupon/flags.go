@@ -32,6 +32,7 @@ func configFlags() []cli.Flag {
 		&cli.IntFlag{Name: "threads", Usage: "of student and teacher; 0 = one per core"},
 		&cli.StringFlag{Name: "backend", Usage: "of the student: cpu, cuda, ref"},
 		&cli.StringFlag{Name: "precision", Usage: "of the student's multiplications: auto (bf16 on cuda), fp32, bf16"},
+		&cli.StringFlag{Name: "recompute", Usage: "instead of keeping it, in training: none, ffn, layer, pair; less memory, the same results (onceupon doctor)"},
 		&cli.StringSliceFlag{Name: "kernel", Usage: "variant of a kernel, such as matmul=openblas, or isa=avx2"},
 	)
 }
@@ -83,6 +84,7 @@ func resolve(c *cli.Context) (config.Config, error) {
 	set("seed", func() { k.Run.Seed = c.Uint64("seed") })
 	set("threads", func() { k.Run.Threads = c.Int("threads") })
 	set("precision", func() { k.Run.Precision = c.String("precision") })
+	set("recompute", func() { k.Run.Recompute = c.String("recompute") })
 	set("backend", func() { k.Run.Backend = c.String("backend") })
 	set("corpus", func() { k.Corpus.Path = c.String("corpus") })
 	set("words", func() { k.Pretrain.Words = c.Int64("words") })

@@ -136,6 +136,7 @@ func (c Config) rules() []rule {
 		{"run.kernels", fmt.Sprintf("%q", c.Run.Kernels), kernels(c.Run), fmt.Sprintf("of backend cpu, and op=name of %q, with commas between", student.Kernels())},
 		{"run.isa", c.Run.ISA, c.Run.Backend != "cuda" || c.Run.ISA == "auto", "auto with run.backend = \"cuda\", whose variants are those of run.precision"},
 		oneOf("run.precision", c.Run.Precision, "auto", "fp32", "bf16"),
+		oneOf("run.recompute", c.Run.Recompute, student.Recomputes...),
 		{"run.max_tokens", c.Run.MaxTokens, c.Run.MaxTokens >= s.Context, fmt.Sprintf("at least student.context = %d", s.Context)},
 	}
 }

@@ -149,4 +149,5 @@ type Run struct {
 	Kernels   string `toml:"kernels"`    // variants of the cpu backend's ops, "op=name,..."; "" = the defaults
 	Precision string `toml:"precision"`  // fp32; bf16: factors of the student's multiplications, with fp32 sums; auto: bf16 on cuda
 	MaxTokens int    `toml:"max_tokens"` // packed tokens of one call of the student
+	Recompute string `toml:"recompute"`  // none, ffn, layer, pair: what a training step computes again instead of keeping it
 }

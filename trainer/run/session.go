@@ -85,7 +85,7 @@ func PolicyOptions(c config.Config, prompt int) student.Options {
 	return student.Options{
 		Backend: c.Run.Backend, ISA: c.Run.ISA, Kernels: c.Run.Kernels, Precision: c.Run.Precision, Threads: Threads(c), MaxTokens: c.Run.MaxTokens, MaxStories: stories,
 		PPOTokens: c.Rollout.Stories * c.Student.Context, DecodeStories: min(c.Rollout.Stories, c.Run.MaxTokens), DecodeLength: DecodeLength(prompt+c.Rollout.MaxNewTokens, c.Student.Context),
-		Train: true, ValueHead: true,
+		Train: true, ValueHead: true, Recompute: c.Run.Recompute,
 	}
 }
 
