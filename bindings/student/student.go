@@ -311,6 +311,24 @@ func (m *Model) Write(a Array, i int, src []float32) error {
 	return check("write", status, &message)
 }
 
+// Fill writes numbers drawn from next into one array of parameter i, without
+// ever holding all of them.
+func (m *Model) Fill(a Array, i int, next func() float32) error {
+	var message [messageBytes]C.char
+	part := make([]float32, 1<<14)
+	for first, count := 0, m.parameters[i].Count(); first < count; first += len(part) {
+		part = part[:min(len(part), count-first)]
+		for j := range part {
+			part[j] = next()
+		}
+		status := C.student_write_part(m.handle, C.int32_t(a), C.int32_t(i), C.size_t(first), floats(part), C.size_t(len(part)), &message[0], messageBytes)
+		if err := check("write", status, &message); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // CopyWeights copies the weights that both students have from another one of
 // the same shape and backend.
 func (m *Model) CopyWeights(from *Model) error {

@@ -24,6 +24,7 @@ func benchCommand() *cli.Command {
 	shape := &cli.StringFlag{Name: "shape", Value: "default", Usage: "default, small, tiny; student also small64 (rows of 64 tokens) and paper (360 stories, for a card), ops also rollout or stories,length,width,heads,vocab"}
 	backend := &cli.StringFlag{Name: "backend", Value: "cpu", Usage: "cpu, cuda, ref"}
 	variant := &cli.StringSliceFlag{Name: "variant", Usage: "of the cpu backend: an ISA (auto, avx512bf16, avx512, avx2, portable) or a kernel such as matmul=openblas; of cuda a precision (auto, bf16, fp32); several are timed side by side"}
+	recompute := &cli.StringSliceFlag{Name: "recompute", Value: cli.NewStringSlice("none"), Usage: "instead of keeping it, in training: none, ffn, layer, pair; several are timed one after the other"}
 	peer := &cli.StringSliceFlag{Name: "peer", Usage: "`NAME=PROGRAM ARGS` that does the same work (scripts/peers); student also libllama"}
 	return &cli.Command{
 		Name:  "bench",
@@ -33,7 +34,7 @@ func benchCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{Name: "ops", Usage: "every op of a backend", Action: benchOps,
 				Flags: flags(shape, backend, variant, &cli.StringFlag{Name: "openblas", Usage: "shared library `FILE`; \"\" looks where the system has it"})},
-			{Name: "student", Usage: "training step, telling, PPO batch", Action: benchStudent, Flags: flags(shape, backend, variant, peer,
+			{Name: "student", Usage: "training step, telling, PPO batch", Action: benchStudent, Flags: flags(shape, backend, variant, recompute, peer,
 				&cli.BoolFlag{Name: "stages", Usage: "a result for every op of it: its time and its share"})},
 			{Name: "tokenizer", Usage: "learning and encoding", Action: benchTokenizer, Flags: flags(peer,
 				&cli.StringFlag{Name: "corpus", Usage: "text `FILE` or folder; \"\" = the storybook"},
@@ -178,11 +179,13 @@ func benchStudent(c *cli.Context) error {
 	}
 	var results []bench.Result
 	for _, v := range variants {
-		r, err := bench.Student(c.Context, m, o, c.String("shape"), c.String("backend"), v, c.Bool("stages"), p)
-		if err != nil {
-			return err
+		for _, level := range c.StringSlice("recompute") {
+			r, err := bench.Student(c.Context, m, o, c.String("shape"), c.String("backend"), v, level, c.Bool("stages"), p)
+			if err != nil {
+				return err
+			}
+			results = append(results, r...)
 		}
-		results = append(results, r...)
 	}
 	o.Say("%s", bench.MFU)
 	return present(c, m, results, map[string]any{"notes": []string{bench.MFU}})

@@ -3,14 +3,17 @@ package main
 import (
 	"fmt"
 	"runtime"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
 	"onceupon/bindings/llama"
 	"onceupon/bindings/student"
+	"onceupon/trainer/config"
 	"onceupon/trainer/fault"
 	"onceupon/trainer/judge"
+	"onceupon/trainer/plan"
 	"onceupon/trainer/run"
 )
 
@@ -49,31 +52,41 @@ func doctor(c *cli.Context) error {
 		free = (info.Freeram + info.Bufferram) * uint64(info.Unit)
 		add("memory", true, "%.1f GiB, %.1f GiB free", gib(info.Totalram*uint64(info.Unit)), gib(free))
 	}
-	var need uint64
-	for _, part := range []struct {
-		name    string
-		options student.Options
-	}{{"student, trained", run.PolicyOptions(k, len(k.Rollout.Prompt))}, {"student, reference", run.ReferenceOptions(k)}} {
-		m, err := student.Plan(student.Config{Layers: k.Student.Layers, Heads: k.Student.Heads, Width: k.Student.Width, Context: k.Student.Context,
-			Vocab: k.Student.Vocab, LayerNormEpsilon: float32(k.Student.LayerNormEpsilon)}, part.options)
-		if err != nil {
-			return err
-		}
-		need += m.Total()
+	need, memory, err := studentMemory(k)
+	if err != nil {
+		return err
+	}
+	for _, part := range memory {
+		m := part.memory
 		add(part.name, true, "%.2f GiB: weights %.2f, gradients %.2f, moments %.2f, activations %.2f, workspace %.2f, cache %.2f",
 			gib(m.Total()), gib(m.Weights), gib(m.Gradients), gib(m.Moments), gib(m.Activations), gib(m.Workspace), gib(m.Cache))
+	}
+	levels, err := recomputeLevels(k)
+	if err != nil {
+		return err
+	}
+	add("recompute", true, "%s", levels)
+	fits := func(limit uint64) (bool, string) {
+		for _, l := range levels {
+			if l.bytes < limit && l.bytes < need {
+				return need < limit, fmt.Sprintf("run.recompute = %q needs %.2f GiB", l.name, gib(l.bytes))
+			}
+		}
+		return need < limit, "shrink run.max_tokens"
 	}
 	device, err := student.CUDADevice()
 	if onCard := k.Run.Backend == "cuda"; err == nil {
 		add("cuda", true, "%s, %.1f GiB, %.1f GiB free, driver for CUDA %s", device.Name, gib(device.MemoryBytes), gib(device.FreeBytes), device.Driver)
 		if onCard {
-			add("memory plan", need < device.FreeBytes, "%.2f GiB for the student on the card; shrink run.max_tokens if it does not fit", gib(need))
+			ok, remedy := fits(device.FreeBytes)
+			add("memory plan", ok, "%.2f GiB for the student on the card; if it does not fit: %s", gib(need), remedy)
 		}
 	} else {
 		add("cuda", !onCard, "%v", err)
 	}
 	if k.Run.Backend != "cuda" {
-		add("memory plan", free == 0 || need < uint64(info.Totalram)*uint64(info.Unit), "%.2f GiB for the student; shrink run.max_tokens if it does not fit", gib(need))
+		ok, remedy := fits(uint64(info.Totalram) * uint64(info.Unit))
+		add("memory plan", free == 0 || ok, "%.2f GiB for the student; if it does not fit: %s", gib(need), remedy)
 	}
 
 	dir, err := judge.FindLlama(k.Teacher.LlamaDir, k.Teacher.Device)
@@ -120,6 +133,57 @@ func doctor(c *cli.Context) error {
 		return fault.New(fault.Capability, "%d things are missing", missing)
 	}
 	return nil
+}
+
+type studentPart struct {
+	name   string
+	memory student.Memory
+}
+
+// studentMemory is what a configuration's two students take.
+func studentMemory(k config.Config) (need uint64, parts []studentPart, err error) {
+	for _, part := range []struct {
+		name    string
+		options student.Options
+	}{{"student, trained", run.PolicyOptions(k, len(k.Rollout.Prompt))}, {"student, reference", run.ReferenceOptions(k)}} {
+		m, err := student.Plan(student.Config{Layers: k.Student.Layers, Heads: k.Student.Heads, Width: k.Student.Width, Context: k.Student.Context,
+			Vocab: k.Student.Vocab, LayerNormEpsilon: float32(k.Student.LayerNormEpsilon)}, part.options)
+		if err != nil {
+			return 0, nil, err
+		}
+		need += m.Total()
+		parts = append(parts, studentPart{part.name, m})
+	}
+	return need, parts, nil
+}
+
+type recomputeLevel struct {
+	name  string
+	bytes uint64
+}
+
+type recomputePlan []recomputeLevel
+
+func (p recomputePlan) String() string {
+	var all []string
+	for _, l := range p {
+		all = append(all, fmt.Sprintf("%s %.2f GiB", l.name, gib(l.bytes)))
+	}
+	return strings.Join(all, ", ")
+}
+
+// recomputeLevels is what both students take at the configuration's level of
+// recomputation and those beyond it.
+func recomputeLevels(k config.Config) (recomputePlan, error) {
+	var all recomputePlan
+	for _, k.Run.Recompute = range plan.Levels(k) {
+		need, _, err := studentMemory(k)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, recomputeLevel{k.Run.Recompute, need})
+	}
+	return all, nil
 }
 
 func gib(bytes uint64) float64 { return float64(bytes) / (1 << 30) }

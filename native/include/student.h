@@ -205,6 +205,9 @@ int student_parameter_info(const student *s, int32_t index, student_parameter *i
 int student_read(student *s, int32_t array, int32_t index, float *values, size_t count, char *message, size_t capacity);
 int student_write(student *s, int32_t array, int32_t index, const float *values, size_t count, char *message,
                   size_t capacity);
+/* Numbers first..first + count - 1 of a parameter's array alone. */
+int student_write_part(student *s, int32_t array, int32_t index, size_t first, const float *values, size_t count,
+                       char *message, size_t capacity);
 /* Copy every weight that both students have; shapes must agree. */
 int student_copy_weights(student *to, student *from, char *message, size_t capacity);
 int student_zero_gradients(student *s, char *message, size_t capacity);

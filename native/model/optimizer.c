@@ -14,24 +14,31 @@ int student_parameter_info(const student *s, int32_t index, student_parameter *i
     return STUDENT_OK;
 }
 
-static int check_access(const student *s, int32_t array, int32_t index, size_t count, char *message, size_t capacity)
+static int check_access(const student *s, int32_t array, int32_t index, student_parameter *p, char *message,
+                        size_t capacity)
 {
-    student_parameter p;
     if (array < 0 || array > STUDENT_MOMENT2 || !s->arrays[array])
         return fail(message, capacity, STUDENT_E_ARGUMENT, "array %d: the student has none (created without train?)",
                     array);
-    if (parameter_describe(&s->options, index, &p))
+    if (parameter_describe(&s->options, index, p))
         return fail(message, capacity, STUDENT_E_ARGUMENT, "parameter %d: the student has %d", index,
                     s->parameter_count);
-    if (count != (size_t)p.rows * (size_t)p.cols)
+    return STUDENT_OK;
+}
+
+static int check_whole(const student *s, int32_t array, int32_t index, size_t count, char *message, size_t capacity)
+{
+    student_parameter p;
+    int status = check_access(s, array, index, &p, message, capacity);
+    if (!status && count != (size_t)p.rows * (size_t)p.cols)
         return fail(message, capacity, STUDENT_E_ARGUMENT, "parameter %s has %d x %d numbers, not %zu", p.name, p.rows,
                     p.cols, count);
-    return STUDENT_OK;
+    return status;
 }
 
 int student_read(student *s, int32_t array, int32_t index, float *values, size_t count, char *message, size_t capacity)
 {
-    int status = check_access(s, array, index, count, message, capacity);
+    int status = check_whole(s, array, index, count, message, capacity);
     if (!status)
         OPS(s)->download(B(s), values, parameter(s, array, index), count * sizeof(float));
     return status;
@@ -40,12 +47,24 @@ int student_read(student *s, int32_t array, int32_t index, float *values, size_t
 int student_write(student *s, int32_t array, int32_t index, const float *values, size_t count, char *message,
                   size_t capacity)
 {
-    int status = check_access(s, array, index, count, message, capacity);
-    if (!status) {
-        OPS(s)->upload(B(s), parameter(s, array, index), values, count * sizeof(float));
-        s->weights_stale |= array == STUDENT_WEIGHTS;
-    }
-    return status;
+    int status = check_whole(s, array, index, count, message, capacity);
+    return status ? status : student_write_part(s, array, index, 0, values, count, message, capacity);
+}
+
+int student_write_part(student *s, int32_t array, int32_t index, size_t first, const float *values, size_t count,
+                       char *message, size_t capacity)
+{
+    student_parameter p;
+    int status = check_access(s, array, index, &p, message, capacity);
+    if (status)
+        return status;
+    size_t whole = (size_t)p.rows * (size_t)p.cols;
+    if (first > whole || count > whole - first)
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "parameter %s has %zu numbers, not %zu from %zu on", p.name,
+                    whole, count, first);
+    OPS(s)->upload(B(s), parameter(s, array, index) + first, values, count * sizeof(float));
+    s->weights_stale |= array == STUDENT_WEIGHTS;
+    return STUDENT_OK;
 }
 
 int student_copy_weights(student *to, student *from, char *message, size_t capacity)

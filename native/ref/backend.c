@@ -12,20 +12,16 @@
 void *host_allocate(backend *b, size_t bytes)
 {
     (void)b;
-    /* aligned_alloc wants a multiple of the alignment. */
-    size_t rounded = (bytes + LINE - 1) / LINE * LINE;
+    void *memory;
+    if (posix_memalign(&memory, bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : LINE, bytes ? bytes : LINE))
+        return NULL;
 #ifdef MADV_HUGEPAGE
-    /* A matrix read by columns touches a page a row: large ones take few. */
-    if (rounded >= 2 * HUGE_PAGE)
-        rounded = (rounded + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    /* A matrix read by columns touches a page a row: large ones take few. Of the
+     * last one no more than is needed. */
+    if (bytes >= 2 * HUGE_PAGE)
+        madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* a wish: ordinary pages serve too */
 #endif
-    void *memory = aligned_alloc(rounded >= 2 * HUGE_PAGE ? HUGE_PAGE : LINE, rounded ? rounded : LINE);
-#ifdef MADV_HUGEPAGE
-    if (memory && rounded >= 2 * HUGE_PAGE)
-        madvise(memory, rounded, MADV_HUGEPAGE); /* a wish: ordinary pages serve too */
-#endif
-    if (memory)
-        memset(memory, 0, rounded);
+    memset(memory, 0, bytes);
     return memory;
 }
 

@@ -12,9 +12,8 @@
 
 static void rows_and_products(backend *b, backend *r)
 {
-    const int sizes[][3] = {{1, 1, 1},      {3, 5, 2},      {14, 32, 32},   {15, 257, 65}, {64, 64, 64},
-                            {1, 33, 7},     {33, 64, 130},  {130, 72, 1},   {200, 48, 31}, {7, 1024, 96},
-                            {33, 513, 130}, {85, 300, 259}, {5, 900, 1100}, {2, 40, 1700}};
+    const int sizes[][3] = {{1, 1, 1},     {3, 5, 2},    {14, 32, 32},  {15, 257, 65}, {64, 64, 64},   {1, 33, 7},
+                            {33, 64, 130}, {130, 72, 1}, {200, 48, 31}, {7, 1024, 96}, {33, 513, 130}, {85, 300, 259}};
     const size_t count = sizeof sizes / sizeof sizes[0];
     for (size_t i = few == 2 ? 1 : 0; i < (few == 2 ? 3 : few ? 5 : count); i++) {
         int N = sizes[i][0], I = sizes[i][1], O = sizes[i][2];
@@ -105,7 +104,7 @@ static int run(create *make, const char *name, const char *isa, const char *kern
                              .context = 256,
                              .head_width = 128,
                              .parameters = 1 << 18,
-                             .stream = make == backend_cpu_create ? 16 : 4104, /* cpu: little room for packed factors */
+                             .stream = 4104,
                              .heads = 4,
                              .vocabulary = 4096,
                              .stories = 64};

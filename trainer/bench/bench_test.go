@@ -67,7 +67,7 @@ func TestCostOfMultiplication(t *testing.T) {
 
 func TestStudentAndPeers(t *testing.T) {
 	peers := []Command{{"fixed", []string{"sh", "-c", `echo '{"seconds": 100, "peak_bytes": 5}'`}}, {"absent", []string{"/nowhere/peer"}}}
-	results, err := Student(context.Background(), Machine{GFLOPPerS: 1, ReadGBPerS: 1}, quick(t), "tiny", "cpu", "auto", false, peers)
+	results, err := Student(context.Background(), Machine{GFLOPPerS: 1, ReadGBPerS: 1}, quick(t), "tiny", "cpu", "auto", "none", false, peers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,14 +78,14 @@ func TestStudentAndPeers(t *testing.T) {
 	}
 	o := quick(t)
 	o.Filter = regexp.MustCompile("nothing")
-	if _, err := Student(context.Background(), Machine{}, o, "tiny", "cpu", "auto", false, nil); fault.Code(err) != int(fault.Usage) {
+	if _, err := Student(context.Background(), Machine{}, o, "tiny", "cpu", "auto", "none", false, nil); fault.Code(err) != int(fault.Usage) {
 		t.Errorf("a filter that matches nothing: %v", err)
 	}
 }
 
 // The ops of a student's work and what lies between them make up its time.
 func TestStages(t *testing.T) {
-	all, err := Student(context.Background(), Machine{GFLOPPerS: 1, ReadGBPerS: 1}, quick(t), "tiny", "cpu", "auto", true, nil)
+	all, err := Student(context.Background(), Machine{GFLOPPerS: 1, ReadGBPerS: 1}, quick(t), "tiny", "cpu", "auto", "none", true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func (b *studentBench) peak() (int64, error) {
 	return peakGrowth(func() error {
 		w := b.work
 		m, err := student.New(w.Config, student.Options{Backend: as.Backend, ISA: as.ISA, Kernels: as.Kernels, Threads: as.Threads,
-			MaxTokens: w.Stories * w.Length, MaxStories: w.Stories, Train: true})
+			MaxTokens: w.Stories * w.Length, MaxStories: w.Stories, Train: true, Recompute: as.Recompute})
 		if err != nil {
 			return err
 		}

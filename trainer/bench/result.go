@@ -40,7 +40,7 @@ func (m Machine) limits(backend, variant string) (gflops, gbytes float64) {
 		return m.GFLOPPerS, m.ReadGBPerS
 	case m.Device == nil:
 		return 0, 0
-	case variant == "bf16":
+	case strings.HasPrefix(variant, "bf16"):
 		return m.Device.BF16GFLOPPerS, m.Device.GBPerS
 	}
 	return m.Device.FP32GFLOPPerS, m.Device.GBPerS

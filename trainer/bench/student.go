@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -50,13 +51,14 @@ var tasks = []struct{ name, unit string }{{"train", "tokens/s"}, {"train_dropout
 
 // Student times a student's work: a training step (forward, backward, AdamW)
 // without and with dropout 0.1, the telling of stories, and a PPO batch (told,
-// scored, four epochs; no teacher). With stages a result for every op follows.
-func Student(ctx context.Context, m Machine, o Options, name, backend, variant string, stages bool, peers []Command) ([]Result, error) {
+// scored, four epochs; no teacher), with a level of student.Recomputes. With
+// stages a result for every op follows.
+func Student(ctx context.Context, m Machine, o Options, name, backend, variant, recompute string, stages bool, peers []Command) ([]Result, error) {
 	w, ok := Works[name]
 	if !ok {
 		return nil, fault.New(fault.Usage, "--shape %q: the students are default, small, small64, paper and tiny", name)
 	}
-	b, err := newStudentBench(w, backend, variant, o.Threads)
+	b, err := newStudentBench(w, backend, variant, recompute, o.Threads)
 	if err != nil {
 		return nil, err
 	}
@@ -130,13 +132,13 @@ type studentBench struct {
 	step              int64
 }
 
-func newStudentBench(w Work, backend, variant string, threads int) (*studentBench, error) {
+func newStudentBench(w Work, backend, variant, recompute string, threads int) (*studentBench, error) {
 	b := &studentBench{work: w}
 	isa, kernels := splitVariant(variant)
 	o := student.Options{Backend: backend, ISA: isa, Kernels: kernels, Threads: threads, MaxTokens: max(w.Stories*w.Length, w.PPOStories*(w.Prompt+w.Tokens)),
 		MaxStories: max(w.Stories, w.PPOStories), PPOTokens: w.PPOStories * (w.Prompt + w.Tokens), DecodeStories: max(w.Tellers, w.PPOStories),
 		DecodeLength: run.DecodeLength(w.Prompt+w.Tokens, w.Config.Context),
-		Train:        true, ValueHead: true}
+		Train:        true, ValueHead: true, Recompute: recompute}
 	var err error
 	if b.policy, err = student.New(w.Config, o); err != nil {
 		return nil, err
@@ -167,26 +169,26 @@ func newStudentBench(w Work, backend, variant string, threads int) (*studentBenc
 	return b, nil
 }
 
-// variant is the ISA in use, or the variants of ops.
+// variant is the ISA in use, or the variants of ops, and the level of
+// recomputation where there is one.
 func (b *studentBench) variant() string {
-	if k := b.policy.Options().Kernels; k != "" {
-		return k
+	o := b.policy.Options()
+	v := cmp.Or(o.Kernels, b.policy.ISA())
+	if o.Recompute != student.Recomputes[0] {
+		v += ",recompute=" + o.Recompute
 	}
-	return b.policy.ISA()
+	return v
 }
 
 // initialize draws weights as GPT-2's are drawn.
 func initialize(m *student.Model) error {
 	r := rand.New(rand.NewPCG(3, 4))
 	for i, p := range m.Parameters() {
-		x := make([]float32, p.Count())
-		for j := range x {
-			x[j] = float32(r.NormFloat64() * .02)
-			if strings.HasSuffix(p.Name, "norm.weight") {
-				x[j] = 1
-			}
+		next := func() float32 { return float32(r.NormFloat64() * .02) }
+		if strings.HasSuffix(p.Name, "norm.weight") {
+			next = func() float32 { return 1 }
 		}
-		if err := m.Write(student.Weights, i, x); err != nil {
+		if err := m.Fill(student.Weights, i, next); err != nil {
 			return err
 		}
 	}

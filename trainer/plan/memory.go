@@ -212,8 +212,14 @@ func shape(c config.Config) student.Config {
 	return student.Config{Layers: s.Layers, Heads: s.Heads, Width: s.Width, Context: s.Context, Vocab: s.Vocab, LayerNormEpsilon: float32(s.LayerNormEpsilon)}
 }
 
+// Levels are those of recomputation from the configuration's on: each takes less
+// memory and more time than the one before.
+func Levels(c config.Config) []string {
+	return student.Recomputes[slices.Index(student.Recomputes, c.Run.Recompute):]
+}
+
 // remedy looks for the first configuration that fits: smaller calls of the
-// student, then smaller waves, then a smaller quantisation; "nothing" when the
+// student, then more recomputation, then smaller waves, then a smaller quantisation; "nothing" when the
 // smallest of all is too large.
 func remedy(c config.Config, t Teacher, limits []uint64) (string, error) {
 	teachers := []Teacher{t}
@@ -228,27 +234,32 @@ func remedy(c config.Config, t Teacher, limits []uint64) (string, error) {
 	}
 	for _, teacher := range teachers {
 		for wave := c.Teacher.Wave; wave >= 1; wave /= 2 {
-			for tokens := c.Run.MaxTokens; tokens >= c.Student.Context; tokens /= 2 {
-				k := c
-				k.Teacher.Wave, k.Run.MaxTokens = wave, tokens
-				m, err := lay(k, teacher, limits)
-				if err != nil {
-					return "", err
+			for _, level := range Levels(c) {
+				for tokens := c.Run.MaxTokens; tokens >= c.Student.Context; tokens /= 2 {
+					k := c
+					k.Teacher.Wave, k.Run.MaxTokens, k.Run.Recompute = wave, tokens, level
+					m, err := lay(k, teacher, limits)
+					if err != nil {
+						return "", err
+					}
+					if !m.Fits {
+						continue
+					}
+					var changes []string
+					if teacher.Type != t.Type {
+						changes = append(changes, "a teacher of "+teacher.Type)
+					}
+					if wave != c.Teacher.Wave {
+						changes = append(changes, fmt.Sprintf("teacher.wave = %d", wave))
+					}
+					if level != c.Run.Recompute {
+						changes = append(changes, fmt.Sprintf("run.recompute = %q", level))
+					}
+					if tokens != c.Run.MaxTokens {
+						changes = append(changes, fmt.Sprintf("run.max_tokens = %d", tokens))
+					}
+					return fmt.Sprintf("%s would fit (%.1f GiB)", strings.Join(changes, ", "), gib(slices.Max(m.Totals))), nil
 				}
-				if !m.Fits {
-					continue
-				}
-				var changes []string
-				if teacher.Type != t.Type {
-					changes = append(changes, "a teacher of "+teacher.Type)
-				}
-				if wave != c.Teacher.Wave {
-					changes = append(changes, fmt.Sprintf("teacher.wave = %d", wave))
-				}
-				if tokens != c.Run.MaxTokens {
-					changes = append(changes, fmt.Sprintf("run.max_tokens = %d", tokens))
-				}
-				return fmt.Sprintf("%s would fit (%.1f GiB)", strings.Join(changes, ", "), gib(slices.Max(m.Totals))), nil
 			}
 		}
 	}

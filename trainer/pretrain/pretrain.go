@@ -15,25 +15,21 @@ import (
 // (Radford et al. 2019, section 2.3; transformers GPT2PreTrainedModel).
 func Initialize(m *student.Model, seed uint64) error {
 	for i, p := range m.Parameters() {
-		x := make([]float32, p.Count())
 		r := rand.New(rand.NewPCG(seed, uint64(i)))
-		std := 0.02
+		std, constant := 0.02, float32(0)
 		switch {
 		case p.Name == "value_head.weight" || p.Name == "value_head.bias":
 			continue // drawn when the interaction begins
 		case hasSuffix(p.Name, "attn_output.weight"), hasSuffix(p.Name, "ffn_down.weight"):
 			std /= math.Sqrt(2 * float64(m.Config().Layers))
 		case hasSuffix(p.Name, "norm.weight"):
-			for j := range x {
-				x[j] = 1
-			}
+			constant = 1
 		}
+		next := func() float32 { return constant }
 		if p.Matrix {
-			for j := range x {
-				x[j] = float32(r.NormFloat64() * std)
-			}
+			next = func() float32 { return float32(r.NormFloat64() * std) }
 		}
-		if err := m.Write(student.Weights, i, x); err != nil {
+		if err := m.Fill(student.Weights, i, next); err != nil {
 			return err
 		}
 	}
