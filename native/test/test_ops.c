@@ -104,7 +104,7 @@ static int run(create *make, const char *name, const char *isa, const char *kern
                              .context = 256,
                              .head_width = 128,
                              .parameters = 1 << 18,
-                             .stream = 4104,
+                             .stream = make == backend_cpu_create ? 256 : 4104,
                              .heads = 4,
                              .vocabulary = 4096,
                              .stories = 64};
@@ -123,6 +123,19 @@ static int run(create *make, const char *name, const char *isa, const char *kern
     printf("%-4s %-10s %d cases against ref\n", name, b.isa, cases - before);
     b.ops->destroy(&b);
     return 0;
+}
+
+/* The factor that the threads share goes through the workspace in parts, of
+ * columns and of the depth. */
+static void in_parts(const char *isa, backend *reference)
+{
+    backend b;
+    backend_limits limits = {.threads = 2, .isa = isa, .context = 16, .head_width = 16, .stream = 16};
+    if (backend_cpu_create(&b, &limits, NULL, 0))
+        return;
+    test_matmul(&b, reference, 5, 900, 1100);
+    test_matmul(&b, reference, 2, 40, 1700);
+    b.ops->destroy(&b);
 }
 
 int main(int count, char **arguments)
@@ -145,6 +158,8 @@ int main(int count, char **arguments)
             snprintf(kernel, sizeof kernel, "%s=%s", student_kernel(i, 0), student_kernel(i, 1));
             run(backend_cpu_create, name, "auto", kernel, &reference);
         }
+        for (int i = 0; i < 4; i++)
+            in_parts(isas[i], &reference);
     }
     printf("%d cases, %d failed\n", cases, failures);
     return status ? 3 : failures > 0;
