@@ -1,12 +1,33 @@
 /* hopper.cuh: the instructions of sm_90a that matmul_wgmma.cu uses: barriers in
  * shared memory, copies of boxes by the tensor memory accelerator (TMA), and
- * multiplications by a warp group. Not in the emulation. */
+ * multiplications by a warp group. The emulation has its own of the same names
+ * (native/emulation/hopper.h), but for the descriptors, which both make here. */
 #ifndef CUDA_HOPPER_CUH
 #define CUDA_HOPPER_CUH
 
-#include <cuda.h>
-
 #include "device.cuh"
+
+/* Descriptors of factors in shared memory (PTX ISA, "Matrix descriptor"): 14 bits
+ * each of the address, the leading offset and the stride, all over 16. */
+
+/* Rows of 128 bytes, 16-byte chunks permuted by the row's number as TMA's
+ * SWIZZLE_128B leaves them (layout 1 in bits 62-63).
+ *   K fast:  rows are of M or N, eight are 1024 bytes; the leading offset is not
+ *            used. 16 further along K: 32 bytes.
+ *   M or N fast: rows are of K, eight are 1024 bytes; 64 further along M or N are
+ *            the leading offset. 16 further along K: 2048 bytes. */
+__device__ __forceinline__ uint64_t wgmma_operand(const void *p, unsigned leading)
+{
+    return (uint64_t)((shared_address(p) & 0x3ffff) >> 4) | (uint64_t)(leading >> 4) << 16 |
+           (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+}
+
+/* A (16,8) operand all of whose elements are equal: every part of it is the same
+ * 128 bytes. */
+__device__ __forceinline__ uint64_t wgmma_constant(const void *p) { return (shared_address(p) & 0x3ffff) >> 4; }
+
+#ifndef STUDENT_EMULATION
+#include <cuda.h>
 
 /* A barrier turns its phase when `arrivals` arrived and all bytes that were
  * announced have landed. */
@@ -56,23 +77,10 @@ __device__ __forceinline__ void tma_prefetch(const CUtensorMap *map)
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
-/* Descriptor of an operand in shared memory (PTX ISA, "Matrix descriptor").
- * Rows of 128 bytes, 16-byte chunks permuted by the row's number as TMA's
- * SWIZZLE_128B leaves them (layout 1 in bits 62-63).
- *   K fast:  rows are of M or N, eight are 1024 bytes; the leading offset is not
- *            used. 16 further along K: 32 bytes.
- *   M or N fast: rows are of K, eight are 1024 bytes; 64 further along M or N are
- *            the leading offset. 16 further along K: 2048 bytes. */
-__device__ __forceinline__ uint64_t wgmma_operand(const void *p, unsigned leading)
-{
-    return (uint64_t)((shared_address(p) & 0x3ffff) >> 4) | (uint64_t)(leading >> 4) << 16 |
-           (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
-}
-
 /* What threads wrote to shared memory is seen by wgmma and TMA after it. */
 __device__ __forceinline__ void shared_to_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-/* Orders the registers and the shared memory that the next wgmma reads. */
+/* Before the first wgmma, and between other uses of accumulators and the next. */
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int PENDING> __device__ __forceinline__ void wgmma_wait()
@@ -119,10 +127,6 @@ __device__ __forceinline__ void wgmma_m64n128k16(float (&d)[16][4], uint64_t a, 
                  : "l"(a), "l"(b), "n"((int)A_SLOW), "n"((int)B_SLOW), "r"(1));
 }
 
-/* Descriptor of a (16,8) operand all of whose elements are equal: every part of
- * it is the same 128 bytes. */
-__device__ __forceinline__ uint64_t wgmma_constant(const void *p) { return (shared_address(p) & 0x3ffff) >> 4; }
-
 /* d (64,8) += a (64,16) b (16,8), b a constant. */
 template <bool A_SLOW> __device__ __forceinline__ void wgmma_m64n8k16(float (&d)[1][4], uint64_t a, uint64_t b)
 {
@@ -135,4 +139,5 @@ template <bool A_SLOW> __device__ __forceinline__ void wgmma_m64n8k16(float (&d)
                  : "l"(a), "l"(b), "n"((int)A_SLOW), "r"(1));
 }
 
+#endif
 #endif

@@ -15,25 +15,12 @@
  * measured: 60 % of peak, where mma.sync ends at about 55 %; clusters with
  * multicast and a tile of 128 x 256 would be next.
  *
- * It has been compiled, and run nowhere: neither a card nor the emulation. */
+ * Run under the emulation; on no card so far. */
 #include "backend.cuh"
+#include "hopper.cuh"
 #include "matmul_finish.cuh"
 
 #include <stdio.h>
-
-#ifdef STUDENT_EMULATION
-
-static int open(backend *, char *message, size_t capacity)
-{
-    snprintf(message, capacity, "cuda: ONCEUPON_CUDA_MATMUL=wgmma needs a card of sm_90; the emulation has no wgmma");
-    return STUDENT_E_CAPABILITY;
-}
-
-static void run(backend *, const matmul_problem *, int) {}
-
-#else
-
-#include "hopper.cuh"
 
 namespace
 {
@@ -121,13 +108,15 @@ static __global__ void __launch_bounds__(THREADS, 1)
     }
     __syncthreads();
 
-    if (warp == GROUPS * 4) {
+    const bool fetches = warp == GROUPS * 4, add_columns = FORM == BACKWARD_WEIGHT && p.column_sums && n0 == 0;
+    float sum[16][4] = {}, column[1][4] = {};
+    if (fetches) {
         if (lane == 0)
             for (int s = 0; s < count; s++) {
                 const int slot = s % STAGES, k = K_first + s * BK;
                 char *a = slices + slot * SLICE, *b = a + SLICE_A;
                 if (s >= STAGES)
-                    barrier_wait(&empty[slot], (unsigned)(s / STAGES - 1 & 1));
+                    barrier_wait(&empty[slot], (unsigned)((s / STAGES - 1) & 1));
                 barrier_announce(&full[slot], SLICE);
                 if (A_SLOW) {
                     tma_load(a, &map_a, &full[slot], m0, k);
@@ -143,22 +132,21 @@ static __global__ void __launch_bounds__(THREADS, 1)
                 }
             }
         __syncwarp();
-        __syncthreads();
     } else {
-        float sum[16][4], column[1][4] = {};
 #pragma unroll
         for (int j = 0; j < 16; j++) {
             int n = n0 + j * 8 + (lane & 3) * 2;
             sum[j][0] = sum[j][2] = p.bias && n < p.N ? p.bias[n] : 0.0f;
             sum[j][1] = sum[j][3] = p.bias && n + 1 < p.N ? p.bias[n + 1] : 0.0f;
         }
-        const bool add_columns = FORM == BACKWARD_WEIGHT && p.column_sums && n0 == 0;
         const consumer c = {slices, full, empty, ones, warp / 4, count};
         if (FORM == BACKWARD_WEIGHT && add_columns)
             multiply_slices<FORM, FORM == BACKWARD_WEIGHT>(c, sum, column);
         else
             multiply_slices<FORM, false>(c, sum, column);
-        __syncthreads(); /* all slices have been read: the sums take their place */
+    }
+    __syncthreads(); /* all slices have been read: the sums take their place */
+    if (!fetches) {
         float *staged = (float *)slices;
         const int row = warp * 16 + (lane >> 2);
 #pragma unroll
@@ -232,11 +220,9 @@ int open(backend *b, char *message, size_t capacity)
     }
     return STUDENT_OK;
 }
-} // namespace
-
-#endif
 
 /* The TMA wants rows at multiples of 16 bytes. */
-static bool takes(const matmul_problem *p) { return p->a_wide && p->b_wide; }
+bool takes(const matmul_problem *p) { return p->a_wide && p->b_wide; }
+} // namespace
 
 const matmul_variant matmul_wgmma = {"wgmma", TENSOR_BF16, true, 0, nullptr, takes, run, open, nullptr};

@@ -99,7 +99,7 @@ inline void cp_async16_zfill(void *shared, const void *global, unsigned bytes, E
         emulation::die("cp.async: more than 16 bytes", file, line);
     emulation::pending_copy copy = {shared, global, bytes, 16 - bytes};
     emulation::issue(copy, file, line);
-    if (emulation::current_settings().cp_async_early)
+    if (emulation::current_settings().async_early)
         emulation::land(copy);
 }
 inline void cp_async16(void *shared, const void *global, EMULATION_HERE)
@@ -118,7 +118,7 @@ template <int PENDING> inline void cp_async_wait()
 {
     auto &groups = emulation::now.running->copies;
     while (groups.size() > PENDING + 1u) {
-        if (!emulation::current_settings().cp_async_early)
+        if (!emulation::current_settings().async_early)
             for (const auto &copy : groups.front())
                 emulation::land(copy);
         groups.erase(groups.begin());

@@ -1,5 +1,7 @@
 #include "schedule.h"
 
+#include "shared.h"
+
 #include <algorithm>
 #include <mutex>
 #include <stdio.h>
@@ -39,7 +41,7 @@ settings &current_settings()
                          : is("EMULATION_ORDER", "random") ? RANDOM
                                                            : FORWARD,
                          getenv("EMULATION_SEED") ? strtoull(getenv("EMULATION_SEED"), nullptr, 10) : 1,
-                         is("EMULATION_CP_ASYNC", "early"), is("EMULATION_STREAM", "late")};
+                         is("EMULATION_ASYNC", "early"), is("EMULATION_STREAM", "late")};
     return s;
 }
 
@@ -51,13 +53,13 @@ void die(const char *what, const char *file, int line)
     abort();
 }
 
-EMULATION_UNSEEN static uint64_t next_random()
+EMULATION_UNSEEN uint64_t next_random()
 {
     now.random = now.random * 6364136223846793005ull + 1442695040888963407ull;
     return now.random >> 33;
 }
 
-EMULATION_UNSEEN static fiber *next()
+EMULATION_UNSEEN static fiber *ready()
 {
     thread *all = now.crew_of->threads;
     int order = current_settings().order;
@@ -71,11 +73,44 @@ EMULATION_UNSEEN static fiber *next()
             return &all[k].fiber;
         }
     }
+    return nullptr;
+}
+
+/* Those that wait for their products make them. */
+EMULATION_UNSEEN static bool make_products()
+{
+    bool some = false;
+    for (unsigned i = 0; i < now.count; i++)
+        if (now.crew_of->threads[i].state == AT_PRODUCT) {
+            now.crew_of->threads[i].state = READY;
+            some = true;
+        }
+    return some;
+}
+
+/* What is late happens when no thread can go on; boxes land in memory that
+ * products read, or products come first. */
+EMULATION_UNSEEN static bool happens_late()
+{
+    int order = current_settings().order;
+    bool box_first = order == FORWARD || (order == RANDOM && next_random() % 2);
+    return box_first ? land_box() || make_products() : make_products() || land_box();
+}
+
+EMULATION_UNSEEN fiber *next()
+{
+    fiber *found = ready();
+    while (!found && now.live && happens_late())
+        found = ready();
+    if (found)
+        return found;
     if (now.live) {
-        thread *stuck = all;
+        thread *stuck = now.crew_of->threads;
         while (stuck->state == DONE)
             stuck++;
         now.running = stuck;
+        if (stuck->state == AT_PHASE)
+            phase_stuck(*stuck);
         die(stuck->state == AT_WARP ? "deadlock: lanes of the mask never come to this warp operation"
                                     : "deadlock: threads of the block never come to this __syncthreads",
             stuck->file, stuck->line);
@@ -189,7 +224,10 @@ EMULATION_UNSEEN static void finish()
             die("a thread ends with cp.async that it has not waited for", nullptr, 0);
     self->copies.clear();
     self->state = DONE;
+    wgmma_end();
     now.live--;
+    if (!now.live)
+        boxes_end();
     now.crew_of->warps[self->warp].live &= ~(1u << self->lane);
     if (now.live && now.waiting == now.live)
         release_block();
@@ -237,13 +275,20 @@ EMULATION_UNSEEN static unsigned char *exactly(size_t bytes)
     return (unsigned char *)memory;
 }
 
-EMULATION_UNSEEN void *shared_array::of_block(size_t bytes)
+EMULATION_UNSEEN void *shared_array::of_block(size_t size)
 {
     if (!memory)
-        memory = exactly(bytes);
-    if (serial != now.serial)
-        renew(memory, bytes);
+        memory = exactly(size);
+    if (serial == now.serial)
+        return memory;
+    renew(memory, size);
     serial = now.serial;
+    bytes = size;
+    if (now.arrays == sizeof now.array / sizeof now.array[0])
+        die("more than 64 __shared__ arrays in a block", nullptr, 0);
+    const shared_array *before = now.arrays ? now.array[now.arrays - 1] : nullptr;
+    address = before ? (before->address + (uint32_t)before->bytes + 15) / 16 * 16 : (uint32_t)ARRAYS_AT;
+    now.array[now.arrays++] = this;
     return memory;
 }
 
@@ -283,6 +328,8 @@ EMULATION_UNSEEN static void run_block(const std::function<void()> &body)
         t.lane = i % WARP;
         t.warp = i / WARP;
         t.state = READY;
+        t.wgmma_fenced = false;
+        t.sequence = 0;
     }
     for (unsigned i = 0; i * WARP < now.count; i++) {
         c.warps[i].live = lanes(i);
@@ -290,6 +337,7 @@ EMULATION_UNSEEN static void run_block(const std::function<void()> &body)
     }
     now.live = now.count;
     now.waiting = 0;
+    now.arrays = 0;
     now.body = &body;
     now.running = &c.threads[current_settings().order == REVERSE ? 0 : now.count - 1]; /* next() starts beyond it */
     fiber_switch(&caller, next());

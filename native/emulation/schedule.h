@@ -19,21 +19,37 @@ namespace emulation
 enum order { FORWARD, REVERSE, RANDOM };
 
 struct settings {
-    int order;           /* EMULATION_ORDER=forward|reverse|random */
-    uint64_t seed;       /* EMULATION_SEED, of random */
-    bool cp_async_early; /* EMULATION_CP_ASYNC=early|late */
-    bool stream_late;    /* EMULATION_STREAM=late|now */
+    int order;        /* EMULATION_ORDER=forward|reverse|random */
+    uint64_t seed;    /* EMULATION_SEED, of random */
+    bool async_early; /* EMULATION_ASYNC=early|late: cp.async, TMA, wgmma */
+    bool stream_late; /* EMULATION_STREAM=late|now */
 };
 settings &current_settings();
 
 enum { WARP = 32, MAX_THREADS = 1024, MAX_SHARED = 227 << 10 };
-enum state : uint8_t { READY, AT_WARP, AT_BLOCK, DONE };
+enum state : uint8_t { READY, AT_WARP, AT_BLOCK, AT_PHASE, AT_PRODUCT, DONE };
 
 /* A copy to shared memory that has been issued and not waited for. */
 struct pending_copy {
     void *to;
     const void *from;
     unsigned bytes, zeros;
+};
+
+/* A product of wgmma that has been issued (hopper.h), and accumulators that
+ * products write: their values, while the registers of the thread hold NaN. */
+struct product {
+    float *d;
+    unsigned columns;
+    uint64_t a, b; /* descriptors */
+    bool a_slow, b_slow;
+    const char *file;
+    int line;
+};
+struct accumulators {
+    float *d;
+    unsigned pending;
+    std::vector<float> values;
 };
 
 struct thread {
@@ -44,6 +60,12 @@ struct thread {
     const char *file; /* where it waits */
     int line;
     std::vector<std::vector<pending_copy>> copies; /* committed groups, then the open one */
+    std::vector<std::vector<product>> products;    /* likewise */
+    std::vector<accumulators> accumulating;
+    bool wgmma_fenced;
+    uint64_t sequence;            /* of wgmma, hashed */
+    std::vector<uint64_t *> made; /* barriers, not yet fenced */
+    uint64_t *barrier;            /* that it waits at */
 };
 
 /* Where the lanes of one mask meet; a part of a warp may meet while the rest
@@ -82,6 +104,8 @@ struct block {
     int vote[3]; /* sum, and, or of __syncthreads_count and its kin */
     unsigned char *shared;
     size_t shared_bytes;
+    struct shared_array *array[64]; /* of __shared__, as they were met */
+    unsigned arrays;
     const std::function<void()> *body;
     uint64_t random, serial; /* serial numbers blocks over all launches */
 };
@@ -93,6 +117,8 @@ extern block now;
 struct shared_array {
     unsigned char *memory;
     uint64_t serial;
+    size_t bytes;
+    uint32_t address; /* in the shared window (shared.h) */
     void *of_block(size_t bytes);
 };
 
@@ -104,6 +130,16 @@ void block_barrier(const char *file, int line);
 meeting &meeting_of(uint32_t mask, const char *file, int line);
 void warp_barrier(meeting &m, const char *file, int line);
 int block_vote(int which, int predicate, const char *file, int line);
+/* The thread to run now; `running` becomes it. */
+fiber *next();
+uint64_t next_random();
+
+/* tma.cpp and wgmma.cpp: lands a box, if one is under way; a phase of an mbarrier
+ * that never ends; the end of a thread and of a block. */
+bool land_box();
+[[noreturn]] void phase_stuck(const thread &t);
+void wgmma_end();
+void boxes_end();
 
 /* Runs body once for every thread of the grid. False, without running it, when
  * CUDA would refuse the configuration. */

@@ -10,14 +10,15 @@
 
 #include "emulation_cases.h"
 #include "emulation_controls.h"
+#include "emulation_hopper.h"
 
 /* Modes that catch a bug. */
 enum {
     NONE = 0,
     EVERY = 1,      /* any build, any schedule */
     ORDER = 2,      /* at least one of the orders */
-    LATE = 4,       /* cp.async at the wait, and not at once */
-    EARLY = 8,      /* cp.async at once, in at least one of the orders */
+    LATE = 4,       /* cp.async, TMA and wgmma at the wait, and not at once */
+    EARLY = 8,      /* the same at once, in at least one of the orders */
     STREAM = 16,    /* work of the stream late, and not at once */
     ADDRESS = 32,   /* AddressSanitizer */
     UNDEFINED = 64, /* UndefinedBehaviorSanitizer */
@@ -66,6 +67,22 @@ static const struct {
     {"host reads before the stream is done", case_not_synchronised, STREAM},
     {"host reuses memory too early", case_reused_too_early, STREAM},
     {"more threads than a block has", case_too_many_threads, EVERY},
+    {"wgmma: result is not waited for", case_row_sums<RESULT_TOO_EARLY>, LATE},
+    {"wgmma: accumulator written meanwhile", case_row_sums<WRITTEN_MEANWHILE>, LATE},
+    {"wgmma: never waited for", case_row_sums<NEVER_WAITED>, EVERY},
+    {"wgmma: missing wgmma.fence", case_row_sums<NO_FENCE>, EVERY},
+    {"wgmma: missing fence.proxy.async", case_row_sums<NO_PROXY_FENCE>, LATE},
+    {"wgmma: three warps of a group", case_row_sums<THREE_WARPS>, EVERY},
+    {"wgmma: factor not at a multiple of 1024", case_row_sums<MISALIGNED>, EVERY},
+    {"wgmma: other swizzle than the TMA's", case_row_sums<OTHER_SWIZZLE>, EVERY},
+    {"wgmma: stride of the descriptor", case_row_sums<OTHER_STRIDE>, EVERY},
+    {"TMA: fewer bytes announced", case_row_sums<FEWER_BYTES>, EVERY},
+    {"TMA: more bytes announced", case_row_sums<MORE_BYTES>, EVERY},
+    {"TMA: not waited for", case_row_sums<BOX_TOO_EARLY>, ORDER},
+    {"TMA: other parity waited for", case_row_sums<OTHER_PARITY>, EVERY},
+    {"TMA: slot given back too early", case_row_sums<SLOT_TOO_EARLY>, ORDER},
+    {"TMA: barrier made without a fence", case_row_sums<BARRIER_UNFENCED>, EVERY},
+    {"control: TMA and wgmma", case_row_sums<RIGHT>, NONE},
     {"control: sums and votes", case_sums, NONE},
     {"control: shuffles", case_shuffles, NONE},
     {"control: mma and ldmatrix", case_product, NONE},
