@@ -14,7 +14,7 @@ VENV := build/venv
 # PyTorch and transformers are gigabytes: outside the tree, where scripts/peers looks too.
 PEERS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/onceupon/peers/torch
 
-.PHONY: teacher-cuda build run test native fetch lint clean cuda cuda-resources gpu-binaries test-emulation check-tools check-test-tools test-native test-go test-peers test-peers-if-cached fuzz instructions peers
+.PHONY: teacher-cuda build run test native fetch lint clean cuda cuda-resources gpu-binaries test-emulation check-tools check-test-tools test-native test-go recorded test-peers test-peers-if-cached fuzz instructions peers
 
 build: native fetch
 	go build $(if $(REVISION),-ldflags '-X onceupon/trainer/bench.revision=$(REVISION)') -o bin/onceupon ./cmd/onceupon
@@ -101,20 +101,31 @@ test-native: check-tools $(VENV)/stamp
 
 # The kernels of the cuda backend on the CPU: the test of the emulator, the op
 # matrix and TRL's vectors in every order of threads, plain and under the
-# sanitizers; recorded traces and a small run through the program.
-test-emulation: build
+# sanitizers; recorded traces and a small run through the program, likewise, a
+# part of them under ThreadSanitizer. The program is built without: it takes the
+# runtime of the sanitizer from LD_PRELOAD, which the library with the kernels asks for.
+runtime = $(shell cc -print-file-name=lib$(1).so)
+EMULATED_GO = ONCEUPON_CUDA_EMULATED=$(CURDIR)/build/$(1)/native/emulation/libstudent_cuda_emulated.so \
+  go test -count 1 -p 1 $(2) ./trainer/trace ./cmd/onceupon
+test-emulation: build recorded
 	cmake -S . -B build/emulation -DCMAKE_BUILD_TYPE=Release -DONCEUPON_CUDA=OFF -DONCEUPON_EMULATION=ON
 	for kind in emulation asan tsan; do \
 	  case $$kind in asan) cmake -S . -B build/asan $(ASAN);; tsan) cmake -S . -B build/tsan $(TSAN);; esac && \
 	  cmake --build build/$$kind --parallel $(JOBS) --target $(NATIVE_TESTS) test_emulation test_matmul student_cuda_emulated && \
 	  ctest --test-dir build/$$kind --parallel 2 --output-on-failure --tests-regex '$(EMULATED)' || exit 1; done
-	ONCEUPON_CUDA_EMULATED=$(CURDIR)/build/emulation/native/emulation/libstudent_cuda_emulated.so \
-	  go test -count 1 -p 1 -run 'Emulated|TestScripts/cuda' ./trainer/trace ./bindings/student ./cmd/onceupon
+	$(call EMULATED_GO,emulation,-run 'Emulated|TestScripts/cuda')
+	$(call EMULATED_GO,asan,-exec 'env ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$(call runtime,asan):$(call runtime,ubsan)' \
+	  -run 'Emulated|TestScripts/cuda')
+	$(call EMULATED_GO,tsan,-exec 'env TSAN_OPTIONS=ignore_noninstrumented_modules=1 LD_PRELOAD=$(call runtime,tsan)' \
+	  -run 'Emulated/equal')
+
+# Go skips what it has no data for, and does not say so.
+recorded:
+	@[ -d ../shared/data ] || echo "make: ../shared/data is absent: the tests against recorded traces, real text and the paper's ratings are skipped" >&2
 
 # One package and one script at a time: libllama's threads spin while they
 # wait, so two teachers at once take ten times as long as one after the other.
-test-go: build $(VENV)/stamp
-	@[ -d ../shared/data ] || echo "make: ../shared/data is absent: the tests against recorded traces, real text and the paper's ratings are skipped" >&2
+test-go: build $(VENV)/stamp recorded
 	ONCEUPON_PYTHON=$(CURDIR)/$(VENV)/bin/python go test -p 1 -parallel 1 ./...
 	go test -race ./bindings/student ./trainer/ppo ./trainer/pretrain ./trainer/tokenizer ./trainer/metrics ./trainer/corpus ./trainer/trace ./ggml
 

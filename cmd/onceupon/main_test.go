@@ -50,6 +50,9 @@ func TestScripts(t *testing.T) {
 			e.Setenv("GEMMA", gemma)
 			e.Setenv("SMOLLM2", smol)
 			e.Setenv("EMULATED", os.Getenv("ONCEUPON_CUDA_EMULATED"))
+			for _, name := range []string{"LD_PRELOAD", "ASAN_OPTIONS", "TSAN_OPTIONS"} { // make test-emulation
+				e.Setenv(name, os.Getenv(name))
+			}
 			return nil
 		},
 		Condition: func(name string) (bool, error) {

@@ -94,6 +94,17 @@ __device__ __forceinline__ float *part_at(const sum_job &j, int list, int window
     return j.parts + (((size_t)list * j.windows + window) * 2 + began_here) * j.C;
 }
 
+/* Columns c .. of the gradient of an index += sum. */
+__device__ __forceinline__ void add_row(const sum_job &j, int list, uint32_t index, int c, const packet &sum, int left)
+{
+    float *to = (list ? j.dwpe : j.dwte) + (size_t)index * j.C + c;
+    packet all = load_part(to, left, j.aligned);
+#pragma unroll
+    for (int e = 0; e < PACKET; e++)
+        all.at[e] += sum.at[e];
+    store_part(to, all, left, j.aligned);
+}
+
 static __global__ void __launch_bounds__(SUM_THREADS) sum_windows(sum_job j, dropout_mask mask)
 {
     SHARED(sort_key, keys, [WINDOW]);
@@ -128,16 +139,10 @@ static __global__ void __launch_bounds__(SUM_THREADS) sum_windows(sum_job j, dro
                 sum.at[e] += rows[k].at[e];
             if (!ends)
                 continue;
-            if (began_here && !(last && goes_on)) {
-                float *to = (list ? j.dwpe : j.dwte) + (size_t)index * j.C + c;
-                packet all = load_part(to, left, j.aligned);
-#pragma unroll
-                for (int e = 0; e < PACKET; e++)
-                    all.at[e] += sum.at[e];
-                store_part(to, all, left, j.aligned);
-            } else {
+            if (began_here && !(last && goes_on))
+                add_row(j, list, index, c, sum, left);
+            else
                 store_part(part_at(j, list, window, began_here) + c, sum, left, j.aligned);
-            }
             sum = {};
             began_here = true;
         }
@@ -162,12 +167,7 @@ static __global__ void __launch_bounds__(SUM_THREADS) join_windows(sum_job j)
         for (int e = 0; e < PACKET; e++)
             sum.at[e] += part.at[e];
     }
-    float *to = (list ? j.dwpe : j.dwte) + (size_t)index * j.C + c;
-    packet all = load_part(to, left, j.aligned);
-#pragma unroll
-    for (int e = 0; e < PACKET; e++)
-        all.at[e] += sum.at[e];
-    store_part(to, all, left, j.aligned);
+    add_row(j, list, index, c, sum, left);
 }
 
 void cuda_embedding_backward(backend *b, tensor dwte, tensor dwpe, tensor dout, const int32_t *tokens,

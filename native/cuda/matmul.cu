@@ -48,31 +48,18 @@ static matmul_problem problem(matmul_form form, int M, int N, int K, const void 
     return p;
 }
 
-static void forward(backend *b, matmul_finish finish, tensor out, tensor side, tensor x, tensor w, const float *bias,
-                    const char *op)
+/* FORWARD or BACKWARD_INPUT. */
+static void by_weight(backend *b, matmul_form form, matmul_finish finish, tensor out, tensor side, tensor x, tensor w,
+                      const float *bias, const char *op)
 {
     const void *weight = factor(b, w, x.type, op);
     if (!weight || !out.rows)
         return;
-    matmul_problem p = problem(FORWARD, out.rows, out.cols, x.cols, x.data, weight, x.type, out);
+    matmul_problem p = problem(form, out.rows, out.cols, x.cols, x.data, weight, x.type, out);
     p.finish = finish;
     p.side = side.data;
     p.out_wide = p.out_wide && (uintptr_t)side.data % 16 == 0;
     p.bias = bias;
-    matmul_run(b, p);
-    cuda_note(b, cudaGetLastError(), op);
-}
-
-static void backward_input(backend *b, matmul_finish finish, tensor dx, tensor dout, tensor w, tensor side,
-                           const char *op)
-{
-    const void *weight = factor(b, w, dout.type, op);
-    if (!weight || !dx.rows)
-        return;
-    matmul_problem p = problem(BACKWARD_INPUT, dx.rows, dx.cols, dout.cols, dout.data, weight, dout.type, dx);
-    p.finish = finish;
-    p.side = side.data;
-    p.out_wide = p.out_wide && (uintptr_t)side.data % 16 == 0;
     matmul_run(b, p);
     cuda_note(b, cudaGetLastError(), op);
 }
@@ -82,12 +69,12 @@ void cuda_matmul_forward(backend *b, tensor out, tensor x, tensor w, const float
     if (out.cols == 1)
         matmul_vector_forward(b, out, x, w.data, bias);
     else
-        forward(b, FINISH_STORE, out, {}, x, w, bias, __func__);
+        by_weight(b, FORWARD, FINISH_STORE, out, {}, x, w, bias, __func__);
 }
 
 void cuda_matmul_gelu_forward(backend *b, tensor gelu, tensor up, tensor x, tensor w, const float *bias)
 {
-    forward(b, FINISH_GELU, gelu, up, x, w, bias, __func__);
+    by_weight(b, FORWARD, FINISH_GELU, gelu, up, x, w, bias, __func__);
 }
 
 void cuda_matmul_backward_input(backend *b, tensor dx, tensor dout, tensor w, int accumulate)
@@ -95,12 +82,12 @@ void cuda_matmul_backward_input(backend *b, tensor dx, tensor dout, tensor w, in
     if (dout.cols == 1)
         matmul_vector_backward_input(b, dx, dout, w.data, accumulate);
     else
-        backward_input(b, accumulate ? FINISH_ADD : FINISH_STORE, dx, dout, w, {}, __func__);
+        by_weight(b, BACKWARD_INPUT, accumulate ? FINISH_ADD : FINISH_STORE, dx, {}, dout, w, nullptr, __func__);
 }
 
 void cuda_matmul_gelu_backward(backend *b, tensor dup, tensor dout, tensor w, tensor up)
 {
-    backward_input(b, FINISH_SLOPE, dup, dout, w, up, __func__);
+    by_weight(b, BACKWARD_INPUT, FINISH_SLOPE, dup, up, dout, w, nullptr, __func__);
 }
 
 void cuda_matmul_backward_weight(backend *b, tensor dw, float *dbias, tensor dout, tensor x)

@@ -72,16 +72,47 @@ struct matmul_variant {
 
 extern const matmul_variant matmul_simt, matmul_mma, matmul_wgmma, matmul_cublaslt;
 
-/* Tile of a block: blocks that run together cover eight rows of tiles, so that
- * what they read of a and b fits the second-level cache. */
-__device__ __forceinline__ void matmul_place(int block, int M_tiles, int N_tiles, int *m, int *n)
+/* Calls f with the form of the problem as a constant: decltype(form)::value. */
+template <class F> inline void matmul_by_form(const matmul_problem *p, F f)
+{
+    if (p->form == FORWARD)
+        f(std::integral_constant<matmul_form, FORWARD>());
+    else if (p->form == BACKWARD_INPUT)
+        f(std::integral_constant<matmul_form, BACKWARD_INPUT>());
+    else
+        f(std::integral_constant<matmul_form, BACKWARD_WEIGHT>());
+}
+
+/* What a block makes: a tile, from its first row and column, of a cut of K. */
+struct matmul_part {
+    int m0, n0, cut, K_first, K;
+};
+
+/* Blocks that run together cover eight rows of tiles, so that what they read of
+ * a and b fits the second-level cache. */
+template <int BM, int BN> __device__ __forceinline__ matmul_part matmul_place(const matmul_problem &p)
 {
     enum { GROUP = 8 };
-    int first = block / (GROUP * N_tiles) * GROUP, within = block % (GROUP * N_tiles);
-    int rows = M_tiles - first < GROUP ? M_tiles - first : GROUP;
-    *m = first + within % rows;
-    *n = within / rows;
+    const int M_tiles = (p.M + BM - 1) / BM, N_tiles = (p.N + BN - 1) / BN, block = blockIdx.x;
+    const int first = block / (GROUP * N_tiles) * GROUP, within = block % (GROUP * N_tiles);
+    const int rows = M_tiles - first < GROUP ? M_tiles - first : GROUP;
+    const int cut = blockIdx.y, K_first = cut * p.cut_length;
+    return {(first + within % rows) * BM, within / rows * BN, cut, K_first, min(p.K - K_first, p.cut_length)};
 }
+
+/* A factor as a block reads it, in slices of BK along K; rows of M or N from
+ * `row` on. K is cut only where it is not the fast dimension. */
+template <class T, bool K_FAST, int BK> struct matmul_slices {
+    int stride;
+    const T *first;
+    size_t step;
+    __device__ __forceinline__ matmul_slices(const void *factor, int K, int rows, int row, int K_first)
+        : stride(K_FAST ? K : rows),
+          first((const T *)factor + (K_FAST ? (size_t)row * stride : (size_t)K_first * stride + row)),
+          step(K_FAST ? BK : (size_t)BK * stride)
+    {
+    }
+};
 
 /* matmul_choice.cu: runs the problem by the variant of the backend. */
 void matmul_run(backend *b, matmul_problem p);

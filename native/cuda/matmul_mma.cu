@@ -96,29 +96,23 @@ static __global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32, BM *BN >= 1
     DYNAMIC_SHARED(bf16, slices);
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int warp_m = warp % S::warps_m * WM, warp_n = warp / S::warps_m * WN;
-    int tile_m, tile_n;
-    matmul_place(blockIdx.x, (p.M + BM - 1) / BM, (p.N + BN - 1) / BN, &tile_m, &tile_n);
-    const int m0 = tile_m * BM, n0 = tile_n * BN, cut = blockIdx.y;
-    const int K_first = cut * p.cut_length, K = min(p.K - K_first, p.cut_length);
-
-    /* First slice of this block, the distance to the next, the row's length. */
-    const int a_stride = A_K_FAST ? p.K : p.M, b_stride = B_K_FAST ? p.K : p.N;
-    const bf16 *a = (const bf16 *)p.a + (A_K_FAST ? (size_t)m0 * a_stride : (size_t)K_first * a_stride + m0);
-    const bf16 *b = (const bf16 *)p.b + (B_K_FAST ? (size_t)n0 * b_stride : (size_t)K_first * b_stride + n0);
-    const size_t a_step = A_K_FAST ? BK : (size_t)BK * a_stride, b_step = B_K_FAST ? BK : (size_t)BK * b_stride;
+    const matmul_part part = matmul_place<BM, BN>(p);
+    const int m0 = part.m0, n0 = part.n0, K = part.K;
+    const matmul_slices<bf16, A_K_FAST, BK> a(p.a, p.K, p.M, m0, part.K_first);
+    const matmul_slices<bf16, B_K_FAST, BK> b(p.b, p.K, p.N, n0, part.K_first);
     auto load = [&](int slot, int slice) {
         bf16 *to = slices + slot * S::slice;
         int left = K - slice * BK;
         if (left > 0) {
             if (A_K_FAST)
-                load_slice<BM, BK / 8, S::threads>(to, a + slice * a_step, a_stride, p.M - m0, left, p.a_wide);
+                load_slice<BM, BK / 8, S::threads>(to, a.first + slice * a.step, a.stride, p.M - m0, left, p.a_wide);
             else
-                load_slice<BK, BM / 8, S::threads>(to, a + slice * a_step, a_stride, left, p.M - m0, p.a_wide);
+                load_slice<BK, BM / 8, S::threads>(to, a.first + slice * a.step, a.stride, left, p.M - m0, p.a_wide);
             to += BM * BK;
             if (B_K_FAST)
-                load_slice<BN, BK / 8, S::threads>(to, b + slice * b_step, b_stride, p.N - n0, left, p.b_wide);
+                load_slice<BN, BK / 8, S::threads>(to, b.first + slice * b.step, b.stride, p.N - n0, left, p.b_wide);
             else
-                load_slice<BK, BN / 8, S::threads>(to, b + slice * b_step, b_stride, left, p.N - n0, p.b_wide);
+                load_slice<BK, BN / 8, S::threads>(to, b.first + slice * b.step, b.stride, left, p.N - n0, p.b_wide);
         }
         cp_async_commit();
     };
@@ -186,7 +180,7 @@ static __global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32, BM *BN >= 1
         for (int half = 0; half < 2; half++) {
             int m = m0 + warp_m + mine * 16 + half * 8 + (lane >> 2);
             if (m < p.M)
-                matmul_end_column(p, cut, m, column[half * 2]);
+                matmul_end_column(p, part.cut, m, column[half * 2]);
         }
 
     /* The sums pass through shared memory, WM rows at a time, so that rows are
@@ -206,7 +200,7 @@ static __global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32, BM *BN >= 1
                         store2(staged + (i * 16 + half * 8 + (lane >> 2)) * S::pitch + warp_n + j * 8 + (lane & 3) * 2,
                                make_float2(sum[i][j][half * 2], sum[i][j][half * 2 + 1]));
         __syncthreads();
-        matmul_end_rows<bf16, WM, BN, S::pitch, S::threads>(p, cut, staged, m0 + first, n0);
+        matmul_end_rows<bf16, WM, BN, S::pitch, S::threads>(p, part.cut, staged, m0 + first, n0);
     }
 }
 
@@ -234,12 +228,7 @@ template <matmul_form FORM> void run_form(backend *b, const matmul_problem *p, i
 
 void run(backend *b, const matmul_problem *p, int tile)
 {
-    if (p->form == FORWARD)
-        run_form<FORWARD>(b, p, tile);
-    else if (p->form == BACKWARD_INPUT)
-        run_form<BACKWARD_INPUT>(b, p, tile);
-    else
-        run_form<BACKWARD_WEIGHT>(b, p, tile);
+    matmul_by_form(p, [&](auto form) { run_form<decltype(form)::value>(b, p, tile); });
 }
 
 const matmul_tile tiles[] = {{128, 128, 1.0f}, {64, 64, 0.7f}, {32, 64, 0.45f}};

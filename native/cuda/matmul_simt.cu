@@ -78,15 +78,10 @@ static __global__ void __launch_bounds__(BM *BN / TM / TN, TM == 8 ? 3 : 4) mult
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int m = (warp / WARPS_N * 4 + (lane >> 2 & 1) + (lane >> 3 & 2)) * TM;
     const int n = (warp % WARPS_N * 8 + (lane & 3) + (lane >> 1 & 4)) * TN;
-    int tile_m, tile_n;
-    matmul_place(blockIdx.x, (p.M + BM - 1) / BM, (p.N + BN - 1) / BN, &tile_m, &tile_n);
-    const int m0 = tile_m * BM, n0 = tile_n * BN, cut = blockIdx.y;
-    const int K_first = cut * p.cut_length, K = min(p.K - K_first, p.cut_length);
-
-    const int a_stride = A_K_FAST ? p.K : p.M, b_stride = B_K_FAST ? p.K : p.N;
-    const float *a = (const float *)p.a + (A_K_FAST ? (size_t)m0 * a_stride : (size_t)K_first * a_stride + m0);
-    const float *b = (const float *)p.b + (B_K_FAST ? (size_t)n0 * b_stride : (size_t)K_first * b_stride + n0);
-    const size_t a_step = A_K_FAST ? BK : (size_t)BK * a_stride, b_step = B_K_FAST ? BK : (size_t)BK * b_stride;
+    const matmul_part part = matmul_place<BM, BN>(p);
+    const int m0 = part.m0, n0 = part.n0, K = part.K;
+    matmul_slices<float, A_K_FAST, BK> a(p.a, p.K, p.M, m0, part.K_first);
+    matmul_slices<float, B_K_FAST, BK> b(p.b, p.K, p.N, n0, part.K_first);
 
     float sum[TM][TN], column = 0;
 #pragma unroll
@@ -134,10 +129,10 @@ static __global__ void __launch_bounds__(BM *BN / TM / TN, TM == 8 ? 3 : 4) mult
     for (int k0 = -BK; k0 < K; k0 += BK) {
         const int left = K - k0 - BK;
         if (left > 0) {
-            next_a.template load<A_K_FAST>(a, a_stride, p.M - m0, left, p.a_wide);
-            next_b.template load<B_K_FAST>(b, b_stride, p.N - n0, left, p.b_wide);
-            a += a_step;
-            b += b_step;
+            next_a.template load<A_K_FAST>(a.first, a.stride, p.M - m0, left, p.a_wide);
+            next_b.template load<B_K_FAST>(b.first, b.stride, p.N - n0, left, p.b_wide);
+            a.first += a.step;
+            b.first += b.step;
         }
         if (k0 >= 0)
             multiply_slice();
@@ -150,7 +145,7 @@ static __global__ void __launch_bounds__(BM *BN / TM / TN, TM == 8 ? 3 : 4) mult
     }
 
     if (FORM == BACKWARD_WEIGHT && add_columns && mine < TM && m0 + m + mine < p.M)
-        matmul_end_column(p, cut, m0 + m + mine, column);
+        matmul_end_column(p, part.cut, m0 + m + mine, column);
     /* The sums pass through shared memory, the rows of a warp at a time, so that
      * neighbouring threads store neighbouring elements. */
 #pragma unroll 1
@@ -161,7 +156,7 @@ static __global__ void __launch_bounds__(BM *BN / TM / TN, TM == 8 ? 3 : 4) mult
             for (int i = 0; i < TM; i++)
                 store8(shared + (m - first + i) * PITCH + n, sum[i], 8, true);
         __syncthreads();
-        matmul_end_rows<float, ROWS, BN, PITCH, THREADS>(p, cut, shared, m0 + first, n0);
+        matmul_end_rows<float, ROWS, BN, PITCH, THREADS>(p, part.cut, shared, m0 + first, n0);
     }
 }
 
@@ -183,12 +178,7 @@ template <matmul_form FORM> void run_form(backend *b, const matmul_problem *p, i
 
 void run(backend *b, const matmul_problem *p, int tile)
 {
-    if (p->form == FORWARD)
-        run_form<FORWARD>(b, p, tile);
-    else if (p->form == BACKWARD_INPUT)
-        run_form<BACKWARD_INPUT>(b, p, tile);
-    else
-        run_form<BACKWARD_WEIGHT>(b, p, tile);
+    matmul_by_form(p, [&](auto form) { run_form<decltype(form)::value>(b, p, tile); });
 }
 
 const matmul_tile tiles[] = {{64, 128, 1.0f}, {64, 64, 0.8f}, {32, 64, 0.6f}};

@@ -90,10 +90,8 @@ static __global__ void __launch_bounds__(THREADS, 1)
     SHARED(uint64_t, empty, [STAGES]);
     SHARED(uint32_t, ones, [32]);
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    int tile_m, tile_n;
-    matmul_place(blockIdx.x, (p.M + BM - 1) / BM, (p.N + BN - 1) / BN, &tile_m, &tile_n);
-    const int m0 = tile_m * BM, n0 = tile_n * BN, cut = blockIdx.y, K_first = cut * p.cut_length;
-    const int count = (min(p.K - K_first, p.cut_length) + BK - 1) / BK;
+    const matmul_part part = matmul_place<BM, BN>(p);
+    const int m0 = part.m0, n0 = part.n0, count = (part.K + BK - 1) / BK;
 
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
@@ -113,7 +111,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
     if (fetches) {
         if (lane == 0)
             for (int s = 0; s < count; s++) {
-                const int slot = s % STAGES, k = K_first + s * BK;
+                const int slot = s % STAGES, k = part.K_first + s * BK;
                 char *a = slices + slot * SLICE, *b = a + SLICE_A;
                 if (s >= STAGES)
                     barrier_wait(&empty[slot], (unsigned)((s / STAGES - 1) & 1));
@@ -158,10 +156,10 @@ static __global__ void __launch_bounds__(THREADS, 1)
         if (add_columns && (lane & 3) == 0)
             for (int half = 0; half < 2; half++)
                 if (m0 + row + half * 8 < p.M)
-                    matmul_end_column(p, cut, m0 + row + half * 8, column[0][half * 2]);
+                    matmul_end_column(p, part.cut, m0 + row + half * 8, column[0][half * 2]);
     }
     __syncthreads();
-    matmul_end_rows<bf16, BM, BN, PITCH, THREADS>(p, cut, (const float *)slices, m0, n0);
+    matmul_end_rows<bf16, BM, BN, PITCH, THREADS>(p, part.cut, (const float *)slices, m0, n0);
 #else
     __trap(); /* a library without code for sm_90a */
 #endif
@@ -195,12 +193,7 @@ template <matmul_form FORM> void launch(backend *b, const matmul_problem *p)
 
 void run(backend *b, const matmul_problem *p, int)
 {
-    if (p->form == FORWARD)
-        launch<FORWARD>(b, p);
-    else if (p->form == BACKWARD_INPUT)
-        launch<BACKWARD_INPUT>(b, p);
-    else
-        launch<BACKWARD_WEIGHT>(b, p);
+    matmul_by_form(p, [&](auto form) { launch<decltype(form)::value>(b, p); });
 }
 
 int open(backend *b, char *message, size_t capacity)
