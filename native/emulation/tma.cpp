@@ -83,7 +83,10 @@ EMULATION_UNSEEN static void land(const box &b)
             async_store(swizzled(to, m.swizzle), inside ? *(const uint16_t *)from : 0, b.file, b.line);
         }
     phases *p = barrier_of(b.barrier, b.file, b.line);
-    p->bytes -= m.box_fast * m.box_slow * 2; /* what lies outside counts */
+    const int64_t bytes = (int64_t)m.box_fast * m.box_slow * 2; /* what lies outside counts */
+    if (p->bytes < bytes) /* PTX would wait for an announcement to come; no kernel here announces late */
+        die("TMA: more bytes land than the phase of the mbarrier announced", b.file, b.line);
+    p->bytes -= bytes;
     turn(b.barrier);
 }
 
