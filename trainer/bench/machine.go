@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -35,17 +36,25 @@ func ThisMachine(isa string, threads int) (Machine, error) {
 	return m, err
 }
 
+// cpuName is the processor's name with its family and model: virtual machines
+// call processors of several generations by one name.
 func cpuName() string {
 	text, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
 		return runtime.GOARCH
 	}
+	found := map[string]string{}
 	for line := range strings.Lines(string(text)) {
-		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
-			return strings.TrimSpace(value)
+		key, value, _ := strings.Cut(line, ":")
+		if key = strings.TrimSpace(key); found[key] == "" {
+			found[key] = strings.TrimSpace(value)
 		}
 	}
-	return runtime.GOARCH
+	name := cmp.Or(found["model name"], runtime.GOARCH)
+	if found["cpu family"] != "" {
+		name += " (family " + found["cpu family"] + ", model " + found["model"] + ")"
+	}
+	return name
 }
 
 // revision is what `make build` says (git describe).
