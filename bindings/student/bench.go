@@ -69,14 +69,15 @@ func (o *BenchOp) Run(times int64) { C.student_bench_run(o.handle, C.int64_t(tim
 func (o *BenchOp) Close() { C.student_bench_destroy(o.handle) }
 
 // Roofline measures, in about so many seconds, the multiply-add peak of an ISA
-// in FLOP/s and the rate at which memory is read in B/s.
-func Roofline(isa string, threads int, seconds float64) (flops, bytes float64, err error) {
+// in FLOP/s, in fp32 and with bf16 factors (0 where it has none), and the rate
+// at which memory is read in B/s.
+func Roofline(isa string, threads int, seconds float64) (flops, bf16, bytes float64, err error) {
 	name := C.CString(isa)
 	defer C.free(unsafe.Pointer(name))
 	var message [messageBytes]C.char
-	var f, b C.double
-	status := C.student_bench_roofline(name, C.int32_t(threads), C.double(seconds), &f, &b, &message[0], messageBytes)
-	return float64(f), float64(b), check("roofline", status, &message)
+	var f, h, b C.double
+	status := C.student_bench_roofline(name, C.int32_t(threads), C.double(seconds), &f, &h, &b, &message[0], messageBytes)
+	return float64(f), float64(h), float64(b), check("roofline", status, &message)
 }
 
 // ProfiledOp is what an op took of a student's calls. The name of a

@@ -12,5 +12,6 @@ BENCH_ROOFLINE(avx512bf16)
 BENCH_ROOFLINE(avx512)
 BENCH_ROOFLINE(avx2)
 BENCH_ROOFLINE(portable)
+void bench_multiply_pairs_avx512bf16(void *sink, int task, int worker);
 
 #endif

@@ -62,8 +62,8 @@ static double least(thread_pool *pool, int threads, thread_body body, void *argu
     return best;
 }
 
-int student_bench_roofline(const char *isa, int32_t threads, double seconds, double *flops, double *bytes,
-                           char *message, size_t capacity)
+int student_bench_roofline(const char *isa, int32_t threads, double seconds, double *flops, double *bf16_flops,
+                           double *bytes, char *message, size_t capacity)
 {
     const isa_loops *loops = NULL;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
@@ -86,8 +86,14 @@ int student_bench_roofline(const char *isa, int32_t threads, double seconds, dou
     for (size_t i = 0; i < ARRAY_FLOATS; i++)
         x[i] = 1;
     *r = (reading){.loops = loops, .x = x, .threads = threads};
-    *flops = loops->flops() * threads / least(pool, threads, loops->multiply, r->sink, seconds / 2);
-    *bytes = (double)(ARRAY_FLOATS * sizeof(float)) / least(pool, threads, read_part, r, seconds / 2);
+    *flops = loops->flops() * threads / least(pool, threads, loops->multiply, r->sink, seconds / 3);
+    *bf16_flops = 0;
+#if defined(__x86_64__)
+    if (!strncmp(isa, "avx512", 6) && __builtin_cpu_supports("avx512bf16"))
+        *bf16_flops =
+            2 * loops->flops() * threads / least(pool, threads, bench_multiply_pairs_avx512bf16, r->sink, seconds / 3);
+#endif
+    *bytes = (double)(ARRAY_FLOATS * sizeof(float)) / least(pool, threads, read_part, r, seconds / 3);
     thread_pool_destroy(pool);
     free(r);
     free(x);

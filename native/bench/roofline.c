@@ -1,5 +1,5 @@
 /* The two limits of a machine (Williams, Waterman & Patterson 2009): the peak
- * of its multiply-add units and the rate at which it reads memory. Compiled
+ * of its multiply-add units, in fp32 and where there are such in bf16, and the rate at which it reads memory. Compiled
  * once per ISA. */
 #include "bench_internal.h"
 #include "simd.h"
@@ -25,6 +25,27 @@ void CPU_NAME(bench_multiply)(void *sink, int task, int worker)
 }
 
 double CPU_NAME(bench_multiply_flops)(void) { return 2.0 * LANES * CHAINS * ROUNDS; }
+
+#if defined(__AVX512BF16__)
+/* Two products a lane. */
+void CPU_NAME(bench_multiply_pairs)(void *sink, int task, int worker)
+{
+    (void)task;
+    vec acc[CHAINS];
+    __m512bh x = _mm512_cvtne2ps_pbh(vec_set(0.999f), vec_set(0.5f));
+    for (int c = 0; c < CHAINS; c++)
+        acc[c] = vec_set((float)c);
+    for (int i = 0; i < ROUNDS; i++) {
+#pragma GCC unroll 12
+        for (int c = 0; c < CHAINS; c++)
+            acc[c] = (vec)_mm512_dpbf16_ps((__m512)acc[c], x, x);
+    }
+    vec sum = acc[0];
+    for (int c = 1; c < CHAINS; c++)
+        sum = sum + acc[c];
+    ((double *)sink)[worker] = vec_sum(sum);
+}
+#endif
 
 float CPU_NAME(bench_read)(const float *x, size_t count)
 {

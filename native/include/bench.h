@@ -55,11 +55,12 @@ int32_t student_profile_read(const student_profile *p, int32_t index, student_pr
 void student_profile_stop(student_profile *p);
 
 /* What the machine gives `threads` threads: multiply-adds from registers,
- * counted as two, with the vectors of an isa, in FLOP/s; and bytes read from
+ * counted as two, with the vectors of an isa, in FLOP/s; the same with bf16
+ * factors and fp32 sums, 0 where neither isa nor processor has them; and bytes read from
  * an array much larger than the caches, in B/s. The best of several rounds
  * that take about `seconds` together. */
-int student_bench_roofline(const char *isa, int32_t threads, double seconds, double *flops, double *bytes,
-                           char *message, size_t capacity);
+int student_bench_roofline(const char *isa, int32_t threads, double seconds, double *flops, double *bf16_flops,
+                           double *bytes, char *message, size_t capacity);
 
 #ifdef __cplusplus
 }

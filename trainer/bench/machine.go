@@ -31,8 +31,8 @@ func ThisMachine(isa string, threads int) (Machine, error) {
 	}
 	m := Machine{CPU: cpuName(), Cores: runtime.NumCPU(), Threads: threads, OS: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(),
 		Version: Version(), Library: student.LibrarySHA256()[:12], ISA: isa}
-	flops, bytes, err := student.Roofline(isa, threads, probeSeconds)
-	m.GFLOPPerS, m.ReadGBPerS = flops/1e9, bytes/1e9
+	flops, bf16, bytes, err := student.Roofline(isa, threads, probeSeconds)
+	m.GFLOPPerS, m.BF16GFLOPPerS, m.ReadGBPerS = flops/1e9, bf16/1e9, bytes/1e9
 	return m, err
 }
 

@@ -24,18 +24,22 @@ type Machine struct {
 	Go      string `json:"go"`
 	Version string `json:"version"` // of onceupon: VCS revision, "+dirty" when changed
 	Library string `json:"library"` // first digits of libstudent's sha256
-	// Roofline of the ISA, measured on the spot: multiply-add peak and memory
-	// read, all threads.
-	ISA        string  `json:"isa"`
-	GFLOPPerS  float64 `json:"peak_gflop_per_s,omitempty"`
-	ReadGBPerS float64 `json:"read_gb_per_s,omitempty"`
+	// Roofline of the ISA, measured on the spot: multiply-add peak in fp32 and,
+	// where the ISA has it, with bf16 factors, and memory read, all threads.
+	ISA           string  `json:"isa"`
+	GFLOPPerS     float64 `json:"peak_gflop_per_s,omitempty"`
+	BF16GFLOPPerS float64 `json:"peak_bf16_gflop_per_s,omitempty"`
+	ReadGBPerS    float64 `json:"read_gb_per_s,omitempty"`
 	// Device is the card of backend cuda, whose roofline is its maker's figures.
 	Device *student.Device `json:"device,omitempty"`
 }
 
 // limits of a result's backend in GFLOP/s and GB/s; 0 where they are not known.
-func (m Machine) limits(backend, variant string) (gflops, gbytes float64) {
+// The cpu backend's bf16 is that of its multiplications.
+func (m Machine) limits(op, backend, variant string) (gflops, gbytes float64) {
 	switch {
+	case variant == "avx512bf16" && strings.Contains(op, "matmul"):
+		return m.BF16GFLOPPerS, m.ReadGBPerS
 	case backend != "cuda":
 		return m.GFLOPPerS, m.ReadGBPerS
 	case m.Device == nil:
@@ -124,7 +128,7 @@ func (r *Result) finish(units float64) {
 // cost derives rates from an op's cost and the machine's limits.
 func (r *Result) cost(flops, bytes float64, m Machine) {
 	r.GFLOPPerS, r.GBPerS = flops/r.NsPerOp, bytes/r.NsPerOp
-	if gflops, gbytes := m.limits(r.Backend, r.Variant); gflops > 0 && gbytes > 0 {
+	if gflops, gbytes := m.limits(r.Name, r.Backend, r.Variant); gflops > 0 && gbytes > 0 {
 		r.RooflineShare = max(flops/gflops, bytes/gbytes) / r.NsPerOp
 	}
 }
@@ -159,8 +163,8 @@ const ReportFormat = 1
 // under the same keys.
 func (r Report) Text(w io.Writer) error {
 	m := r.Machine
-	_, err := fmt.Fprintf(w, "goos: %s\ncpu: %s\n# onceupon: %s, libstudent %s\n# roofline: %s, %.0f GFLOP/s, %.0f GB/s read, %d threads\n",
-		m.OS, m.CPU, m.Version, m.Library, m.ISA, m.GFLOPPerS, m.ReadGBPerS, m.Threads)
+	_, err := fmt.Fprintf(w, "goos: %s\ncpu: %s\n# onceupon: %s, libstudent %s\n# roofline: %s, %.0f GFLOP/s fp32, %.0f bf16, %.0f GB/s read, %d threads\n",
+		m.OS, m.CPU, m.Version, m.Library, m.ISA, m.GFLOPPerS, m.BF16GFLOPPerS, m.ReadGBPerS, m.Threads)
 	if d := m.Device; d != nil && err == nil {
 		_, err = fmt.Fprintf(w, "card: %s, driver for CUDA %s; peaks by %s %.0f GFLOP/s bf16, %.0f fp32, %.0f GB/s\n", d.Name, d.Driver, d.PeaksFrom, d.BF16GFLOPPerS, d.FP32GFLOPPerS, d.GBPerS)
 	}
@@ -211,7 +215,7 @@ func (r Report) Markdown(w io.Writer) error {
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %d cores, %d threads, %s; roofline %.0f GFLOP/s, %.0f GB/s read; onceupon %s, libstudent %s\n\n", m.CPU, m.Cores, m.Threads, m.ISA, m.GFLOPPerS, m.ReadGBPerS, m.Version, m.Library)
+	fmt.Fprintf(&b, "%s, %d cores, %d threads, %s; roofline %.0f GFLOP/s fp32, %.0f bf16, %.0f GB/s read; onceupon %s, libstudent %s\n\n", m.CPU, m.Cores, m.Threads, m.ISA, m.GFLOPPerS, m.BF16GFLOPPerS, m.ReadGBPerS, m.Version, m.Library)
 	if d := m.Device; d != nil {
 		fmt.Fprintf(&b, "%s, driver for CUDA %s; peaks by %s %.0f GFLOP/s bf16, %.0f fp32, %.0f GB/s\n\n", d.Name, d.Driver, d.PeaksFrom, d.BF16GFLOPPerS, d.FP32GFLOPPerS, d.GBPerS)
 	}
