@@ -83,7 +83,7 @@ func TestRecomputeKeepsTheBits(t *testing.T) {
 	for i := range 45 {
 		lengths = append(lengths, 5+i*7%36)
 	}
-	for _, layers := range []int{1, 4, 5} {
+	for _, layers := range []int{1, 2, 3, 4} {
 		sameBits(t, Options{Backend: "ref"}, layers, randomBatch(17, 1, 40, 3, 29))
 		for _, isa := range isas() {
 			sameBits(t, Options{Backend: "cpu", ISA: isa}, layers, randomBatch(lengths...))

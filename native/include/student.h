@@ -221,7 +221,8 @@ int student_forward(student *s, const student_batch *batch, const int32_t *targe
                     float *value, char *message, size_t capacity);
 /* Residual stream before block `layer`, or after the final layer norm when
  * layer = layers; [tokens][width] of the last forward. train = 1 only; with
- * STUDENT_RECOMPUTE_PAIR the input of every second layer alone is there. */
+ * STUDENT_RECOMPUTE_PAIR and more than two layers 2, 4, ... and the last are
+ * there. */
 int student_hidden(student *s, int32_t layer, float *values, char *message, size_t capacity);
 /* Logits [count][vocabulary] of packed tokens first.. of the last forward. */
 int student_logits(student *s, int32_t first, int32_t count, float *logits, char *message, size_t capacity);

@@ -97,8 +97,8 @@ int student_hidden(student *s, int32_t layer, float *values, char *message, size
     if (!s->options.train || !s->N || layer < 0 || layer > s->options.layers)
         return fail(message, capacity, STUDENT_E_ARGUMENT,
                     "hidden %d of %d: needs train, a forward before and 0..layers", layer, s->options.layers);
-    if (s->options.recompute == STUDENT_RECOMPUTE_PAIR && layer % 2 && layer < s->options.layers)
-        return fail(message, capacity, STUDENT_E_ARGUMENT, "hidden %d is not kept: every second one is", layer);
+    if (inputs_in_pairs(&s->options) && (layer % 2 || !layer) && layer < s->options.layers)
+        return fail(message, capacity, STUDENT_E_ARGUMENT, "hidden %d is not kept: 2, 4, ... and the last are", layer);
     int C = s->options.width;
     if (layer < s->options.layers)
         download_floats(s, values, matrix(s->blocks[layer].input, s->N, C));

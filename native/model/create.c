@@ -170,8 +170,10 @@ static void reserve_blocks(ledger *l, student_memory *plan)
     size_t work = sizes[WORK] > logits ? sizes[WORK] : logits;
     if (o->train && again && 3 * narrow > work)
         work = 3 * narrow;
-    /* Inputs: of all blocks; of every second one and one for the others in turn; or one. */
-    size_t inputs = !o->train ? 1 : level == STUDENT_RECOMPUTE_PAIR && L > 1 ? (L + 1) / 2 + 1 : L;
+    /* Inputs: one; or of all blocks; or of every second one, and one for the others
+     * in turn. The embedding is computed again into the third block's place. */
+    int pairs = inputs_in_pairs(o);
+    size_t inputs = !o->train ? 1 : pairs ? (L + 1) / 2 : L;
     l->account = &plan->activations;
     char *input = reserve(l, inputs * stream), *own = reserve(l, L * sizes[OWN]), *shared = reserve(l, sizes[SHARED]);
     l->account = &plan->workspace;
@@ -184,7 +186,7 @@ static void reserve_blocks(ledger *l, student_memory *plan)
             *parts[k].to = (float *)at[parts[k].place];
             at[parts[k].place] += parts[k].bytes;
         }
-        size_t slot = inputs == L ? i : !o->train ? 0 : i % 2 ? inputs - 1 : i / 2;
+        size_t slot = !o->train ? 0 : !pairs ? i : i % 2 ? inputs - 1 : i < 2 ? 0 : i / 2 - 1;
         a.input = (float *)(input + slot * stream);
         a.norm2 = again ? a.norm1 : a.norm2;
         a.dqkv = again ? (float *)workspace : a.gelu;

@@ -114,15 +114,20 @@ static void norm1_forward(student *s, int l, float *norm)
     norm_forward(s, l, ATTN_NORM_WEIGHT, norm, a->mean1, a->rstd1, a->input);
 }
 
-void trunk_forward(student *s, dropout drop)
+static void embed(student *s)
 {
-    int N = s->N, C = s->options.width;
-    s->drop = drop;
-    weights_ready(s);
-    OPS(s)->embedding_forward(B(s), matrix(s->blocks[0].input, N, C),
+    int C = s->options.width;
+    OPS(s)->embedding_forward(B(s), matrix(s->blocks[0].input, s->N, C),
                               matrix(parameter(s, STUDENT_WEIGHTS, 0), s->options.vocabulary, C),
                               matrix(parameter(s, STUDENT_WEIGHTS, 1), s->options.context, C), s->tokens, s->positions,
-                              dropout_at(drop, 0, SITE_EMBEDDING));
+                              dropout_at(s->drop, 0, SITE_EMBEDDING));
+}
+
+void trunk_forward(student *s, dropout drop)
+{
+    s->drop = drop;
+    weights_ready(s);
+    embed(s);
     norm1_forward(s, 0, s->blocks[0].norm1);
     for (int l = 0; l < s->options.layers; l++) {
         attention_half(s, l);
@@ -148,7 +153,9 @@ static void block_again(student *s, int l)
     const block_activations *a = &s->blocks[l];
     int level = s->options.recompute;
     /* The forward left the last block's input. */
-    if (level == STUDENT_RECOMPUTE_PAIR && l % 2 == 1 && l + 1 < s->options.layers) {
+    if (inputs_in_pairs(&s->options) && l % 2 == 1 && l + 1 < s->options.layers) {
+        if (l == 1)
+            embed(s);
         norm1_forward(s, l - 1, s->blocks[l - 1].norm1);
         attention_half(s, l - 1);
         feed_forward_half(s, l - 1);

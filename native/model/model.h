@@ -115,6 +115,12 @@ static inline int norms_again(const student_options *o)
     return backend_describe(o)->recomputes || o->recompute >= STUDENT_RECOMPUTE_FFN;
 }
 
+/* Whether the forward keeps the input of every second block alone. */
+static inline int inputs_in_pairs(const student_options *o)
+{
+    return o->recompute == STUDENT_RECOMPUTE_PAIR && o->layers > 2;
+}
+
 static inline tensor matrix(float *data, int rows, int cols) { return (tensor){data, rows, cols, TENSOR_F32}; }
 
 static inline tensor activation(const student *s, float *data, int rows, int cols)
