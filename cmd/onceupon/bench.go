@@ -187,6 +187,9 @@ func benchStudent(c *cli.Context) error {
 			results = append(results, r...)
 		}
 	}
+	if !slices.ContainsFunc(results, func(r bench.Result) bool { return strings.HasPrefix(r.Name, "train") }) {
+		return present(c, m, results, nil)
+	}
 	o.Say("%s", bench.MFU)
 	return present(c, m, results, map[string]any{"notes": []string{bench.MFU}})
 }

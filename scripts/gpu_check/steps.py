@@ -55,9 +55,10 @@ def bench(headline=None):
                     said.append("no MFU: emulated" if step.get("emulated") else f"MFU {100 * r['roofline_share']:.1f} %" if "roofline_share" in r else "no MFU: no peak of this card is known")
                 said += [f"{p['name']} {'takes %.2f x that time' % p['ratio'] if p.get('ratio') else 'has no figure'}" for p in r.get("peer", [])]
         if "projection" in answer:
-            step["projection"] = answer["projection"]
-            said.append("the whole run: {hours:.3g} h, {kwh:.3g} kWh; its pretraining {pretrain_hours:.3g} h, {pretrain_kwh:.3g} kWh".format(
-                **{"kwh": 0, "pretrain_kwh": 0, **answer["projection"]}))
+            p = step["projection"] = answer["projection"]
+            energy = ", %.3g kWh and %.3g kWh" % (p["kwh"], p["pretrain_kwh"]) if "kwh" in p else ", no watts known"
+            said.append("%.1f GiB of the card in use" % (step["results"][0].get("peak_bytes", 0) / 2**30))
+            said.append("the whole run %.3g h, its pretraining %.3g h%s" % (p["hours"], p["pretrain_hours"], energy))
         step["notes"] = answer.get("notes", [])
         step["figures"] = ", ".join(said)
 
