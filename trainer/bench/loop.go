@@ -31,7 +31,7 @@ type LoopOptions struct {
 	Peers   []Command
 	Report  *metrics.Reporter
 	Log     *slog.Logger
-	// Peak of the card that both models are on, FLOP/s; 0 where there is none.
+	// Peak of the card that both models are on, FLOP/s; 0 where it is not known.
 	Peak float64
 	// Pretraining is told its tokens/s, when there was any.
 	Pretraining func(tokensPerS float64)
@@ -55,7 +55,7 @@ func Loop(ctx context.Context, o Options, l LoopOptions) ([]Result, error) {
 	c.Evaluate.ChooseOn, c.Evaluate.ReportOn, c.Evaluate.SecondStories = 2, 2, 0
 	c.Teacher.SecondJudge, c.Teacher.Probe = "", false
 	c.Pretrain.Milestones = nil
-	clock := &batchClock{onCard: l.Peak > 0}
+	clock := &batchClock{onCard: c.Run.Backend == "cuda"}
 	reporter := &metrics.Reporter{Text: l.Report.Text, Terminal: l.Report.Terminal, JSON: clock}
 	if _, err := run.Run(ctx, c, run.Options{Folder: filepath.Join(folder, "run"), Reporter: reporter, Log: l.Log, Student: l.Student}); err != nil {
 		return nil, err
@@ -67,15 +67,18 @@ func Loop(ctx context.Context, o Options, l LoopOptions) ([]Result, error) {
 		l.Pretraining(clock.tokensPerS)
 	}
 	results := clock.results(l, variant(c))
+	if clock.onCard {
+		results[0].PeakBytes = clock.card
+		o.Say("%.2f GiB of the card in use at most, by all programs", float64(clock.card)/(1<<30))
+	}
 	if l.Peak > 0 {
 		teacher, err := plan.FindTeacher(c)
 		if err != nil {
 			return nil, err
 		}
-		work := clock.flops(c, teacher)
-		results[0].GFLOPPerS, results[0].RooflineShare = work/results[0].NsPerOp, work/results[0].NsPerOp*1e9/l.Peak
-		results[0].PeakBytes = clock.card
-		o.Say("%.1f GiB of the card in use at most, by all programs; %.1f %% of its dense bf16 peak", float64(clock.card)/(1<<30), 100*results[0].RooflineShare)
+		results[0].GFLOPPerS = clock.flops(c, teacher) / results[0].NsPerOp
+		results[0].RooflineShare = 1e9 * results[0].GFLOPPerS / l.Peak
+		o.Say("%.1f %% of its dense bf16 peak", 100*results[0].RooflineShare)
 	}
 	for i := range results {
 		r := &results[i]
@@ -101,6 +104,10 @@ func Loop(ctx context.Context, o Options, l LoopOptions) ([]Result, error) {
 // variant is that of a configuration's student.
 func variant(c config.Config) string {
 	switch {
+	case c.Run.Backend == "cuda" && (c.Run.Precision == "auto" || c.Run.Precision == "bf16"):
+		return "bf16"
+	case c.Run.Backend == "cuda":
+		return "fp32"
 	case c.Run.Backend != "cpu":
 		return "plain"
 	case c.Run.Precision == "bf16":
