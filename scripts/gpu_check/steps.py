@@ -57,7 +57,7 @@ def bench(headline=None):
         if "projection" in answer:
             p = step["projection"] = answer["projection"]
             energy = ", %.3g kWh and %.3g kWh" % (p["kwh"], p["pretrain_kwh"]) if "kwh" in p else ", no watts known"
-            said.append("%.1f GiB of the card in use" % (step["results"][0].get("peak_bytes", 0) / 2**30))
+            said.append("%.2f GiB of the card in use" % (step["results"][0].get("peak_bytes", 0) / 2**30))
             said.append("the whole run %.3g h, its pretraining %.3g h%s" % (p["hours"], p["pretrain_hours"], energy))
         step["notes"] = answer.get("notes", [])
         step["figures"] = ", ".join(said)
