@@ -39,14 +39,18 @@ typedef struct gemm_arguments {
     size_t a_row, a_col, b_row, b_col;
     const float *bias; /* [N] or NULL */
     float *sum;        /* [M] or NULL: sum[m] += sum_k a(m,k); needs a_row = 1 */
+    float *gelu;       /* as out, or NULL: GELU of out */
+    const float *up;   /* as out, or NULL: out is multiplied by the slope of GELU there */
     int accumulate;
 } gemm_arguments;
 
 /* Rows of a factor that a worker packs at a time, and their elements of four
- * bytes: a depth block (DEPTH in gemm_fp32.h, gemm_bf16.h) and a padding each. */
+ * bytes: a depth block (DEPTH in gemm_fp32.h, gemm_bf16.h) and a padding each.
+ * The highest tile may read 16 rows further. */
 #define GEMM_DEPTH 384
 #define GEMM_BLOCK_ROWS 112
-static inline size_t cpu_packed_rows(void) { return (size_t)GEMM_BLOCK_ROWS * (GEMM_DEPTH + 16); }
+#define GEMM_FEW_ROWS 256 /* that meet a panel of the other factor only once */
+static inline size_t cpu_packed_rows(void) { return (size_t)(GEMM_FEW_ROWS + 16) * (GEMM_DEPTH + 16); }
 
 /* Floats of workspace in which the shared factor of a multiplication is packed. */
 size_t cpu_packed_floats(const backend_limits *limits);

@@ -1,8 +1,7 @@
 /* Embedding, GELU, residual and AdamW; formulas beside the ref ops of the
  * same names. */
 #include "cpu.h"
-#include "dropout.h"
-#include "simd.h"
+#include "elements.h"
 
 #define CHUNK 16384 /* elements of a task */
 
@@ -30,19 +29,6 @@ typedef struct job {
     int tasks;
 } job;
 
-static inline vec load(const float *p, int n) { return n >= LANES ? vec_load(p) : vec_load_part(p, n, 0); }
-
-static inline void store(float *p, int n, vec v)
-{
-    if (n >= LANES)
-        vec_store(p, v);
-    else
-        vec_store_part(p, n, v);
-}
-
-/* Elements whose dropout factors are made at a time. */
-#define DROPPED 1024
-
 static void run_chunks(backend *b, job *j, thread_body body)
 {
     thread_pool_run(cpu(b)->pool, (int)((j->count + CHUNK - 1) / CHUNK), body, j);
@@ -50,18 +36,6 @@ static void run_chunks(backend *b, job *j, thread_body body)
 
 #define FOR_CHUNK(j, task)                                                                                             \
     for (size_t i = (size_t)(task) * CHUNK, end = i + CHUNK < (j)->count ? i + CHUNK : (j)->count; i < end; i += LANES)
-
-/* out = x times the factors of the elements from `first` on. */
-static void drop_elements(float *out, const float *x, size_t count, dropout drop, uint64_t first)
-{
-    float room[DROPPED + 2 * DROPOUT_BLOCK];
-    for (size_t i = 0; i < count; i += DROPPED) {
-        int block = (int)(count - i < DROPPED ? count - i : DROPPED);
-        const float *f = dropout_factors(room, drop, first + i, block);
-        for (int k = 0; k < block; k += LANES)
-            store(out + i + k, block - k, load(x + i + k, block - k) * load(f + k, block - k));
-    }
-}
 
 static void embed_task(void *argument, int n, int worker)
 {
@@ -122,12 +96,6 @@ void CPU_NAME(cpu_embedding_backward)(backend *b, tensor dwte, tensor dwpe, tens
     thread_pool_run(cpu(b)->pool, j.tasks, embed_backward_task, &j);
 }
 
-static inline vec gelu_tanh(vec x)
-{
-    vec cubic = vec_fma(x * x * x, vec_set(0.044715f), x);
-    return vec_tanh(cubic * vec_set(0.797884561f));
-}
-
 static void gelu_task(void *argument, int task, int worker)
 {
     (void)worker;
@@ -135,8 +103,7 @@ static void gelu_task(void *argument, int task, int worker)
     FOR_CHUNK(j, task)
     {
         int left = (int)(end - i);
-        vec x = load(j->x + i, left), half = x * vec_set(0.5f);
-        store(j->to + i, left, vec_fma(half, gelu_tanh(x), half));
+        store(j->to + i, left, gelu_value(load(j->x + i, left)));
     }
 }
 
@@ -150,14 +117,10 @@ static void gelu_backward_task(void *argument, int task, int worker)
 {
     (void)worker;
     const job *j = argument;
-    vec one = vec_set(1), half = vec_set(0.5f);
     FOR_CHUNK(j, task)
     {
         int left = (int)(end - i);
-        vec x = load(j->x + i, left), t = gelu_tanh(x);
-        vec slope = vec_fma(x * x, vec_set(3 * 0.044715f), one) * vec_set(0.797884561f);
-        vec d = vec_fma(half * x * (one - t * t), slope, half * (one + t));
-        store(j->to + i, left, load(j->a + i, left) * d);
+        store(j->to + i, left, load(j->a + i, left) * gelu_slope(load(j->x + i, left)));
     }
 }
 
@@ -171,23 +134,8 @@ static void residual_task(void *argument, int task, int worker)
 {
     (void)worker;
     const job *j = argument;
-    float room[DROPPED];
-    size_t start = (size_t)task * CHUNK;
-    FOR_CHUNK(j, task)
-    {
-        int left = (int)(end - i);
-        const float *from = j->x + i;
-        if (j->drop.probability > 0) {
-            size_t at = (i - start) % DROPPED;
-            if (at == 0)
-                drop_elements(room, from, end - i < DROPPED ? end - i : DROPPED, j->drop, i);
-            from = room + at;
-        }
-        vec x = load(from, left);
-        if (j->a)
-            x = load(j->a + i, left) + x;
-        store(j->to + i, left, x);
-    }
+    size_t i = (size_t)task * CHUNK, count = j->count - i < CHUNK ? j->count - i : CHUNK;
+    add_dropped(j->to + i, j->a ? j->a + i : NULL, j->x + i, count, j->drop, i);
 }
 
 void CPU_NAME(cpu_residual_forward)(backend *b, tensor out, tensor a, tensor x, dropout drop)

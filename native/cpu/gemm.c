@@ -8,10 +8,19 @@
  *         pack the block's rows of a, into memory of the worker's own
  *         for every tile: acc(ROWS x COLS in registers) += a * b panel
  *
+ * Few rows against a large b (the head's logits) use each of its panels so
+ * seldom that it is not worth writing it to memory:
+ *
+ *   for every block of columns of out (a task):
+ *     for every depth block:
+ *       pack all rows of a, into memory of the worker's own
+ *       for every panel of b: pack it into the worker's cache, multiply
+ *
  * Each element is summed over k in rising order, whatever M, N and the number
  * of threads: a row of a decode batch has
  * the same bits as the same row in a training batch. */
 #include "cpu.h"
+#include "elements.h"
 #ifdef __AVX512BF16__
 #include "gemm_bf16.h"
 #else
@@ -20,6 +29,7 @@
 
 #define BLOCK_PANELS (GEMM_BLOCK_ROWS / ROWS) /* of rows in a task */
 #define BLOCK_COLS 1024                       /* of out in a task that comes back to it for the next depth block */
+#define FEW_ROWS_COLS 256                     /* of a task that packs all rows for itself, at least */
 #define SLAB 16                               /* rows that are packed together when columns are contiguous */
 
 void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g);
@@ -32,6 +42,9 @@ typedef struct job {
     int k0, span;
     int panels_a, panels_b, row_blocks, col_blocks;
 } job;
+
+/* Whether more than sums is asked for. */
+static inline int fused(const gemm_arguments *g) { return g->gelu || g->up; }
 
 static inline int least(int a, int b) { return a < b ? a : b; }
 
@@ -125,11 +138,26 @@ static inline float start_of(const gemm_arguments *g, int first, const float *el
     return g->bias ? g->bias[n] : 0;
 }
 
+/* Sums of a tile go to out, through what is fused with them. */
+static void finish(const gemm_arguments *g, int m, int n, int rows, int cols, const float *sums)
+{
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < cols; c += LANES) {
+            size_t at = (size_t)(m + r) * g->out_row + (size_t)(n + c);
+            vec x = vec_load(sums + r * COLS + c);
+            if (g->up)
+                x = x * gelu_slope(load(g->up + at, cols - c));
+            if (g->gelu)
+                store(g->gelu + at, cols - c, gelu_value(x));
+            store(g->out + at, cols - c, x);
+        }
+}
+
 /* A tile of at most ROWS x COLS through a buffer; the fewest rows that a tile
  * comes in are computed. */
-static inline __attribute__((always_inline)) void edge_tile(const gemm_arguments *g, int first, int m, int n, int rows,
-                                                            int cols, const packed *a, const packed *b, int depth,
-                                                            const packed *ahead, const int whole_rows)
+static inline __attribute__((always_inline)) void edge_tile(const gemm_arguments *g, int first, int last, int m, int n,
+                                                            int rows, int cols, const packed *a, const packed *b,
+                                                            int depth, const packed *ahead, const int whole_rows)
 {
     float buffer[ROWS * COLS] = {0};
     for (int r = 0; r < rows; r++)
@@ -143,32 +171,40 @@ static inline __attribute__((always_inline)) void edge_tile(const gemm_arguments
         tile(buffer, COLS, buffer, COLS, a, b, depth, 2 * ROWS / 3, whole_rows, ahead);
     else
         tile(buffer, COLS, buffer, COLS, a, b, depth, ROWS, whole_rows, ahead);
-    for (int r = 0; r < rows; r++)
-        memcpy(g->out + (m + r) * g->out_row + n, buffer + r * COLS, (size_t)cols * sizeof(float));
+    if (last && fused(g))
+        finish(g, m, n, rows, cols, buffer);
+    else
+        for (int r = 0; r < rows; r++)
+            memcpy(g->out + (m + r) * g->out_row + n, buffer + r * COLS, (size_t)cols * sizeof(float));
 }
 
 /* Rows m0..m1 and columns n0..n1 of out, one depth block of packed factors. */
-static inline __attribute__((always_inline)) void multiply_block(const gemm_arguments *g, int first, int m0, int m1,
-                                                                 int n0, int n1, const packed *block_a,
+static inline __attribute__((always_inline)) void multiply_block(const gemm_arguments *g, int first, int last, int m0,
+                                                                 int m1, int n0, int n1, const packed *block_a,
                                                                  const packed *block_b, int depth, const int whole_rows)
 {
     static const float zeros[COLS];
+    float sums[ROWS * COLS];
+    int through = last && fused(g);
     size_t panel_b = panel_size(COLS, depth);
     size_t panel_a = whole_rows ? (size_t)ROWS * A_STRIDE : panel_size(ROWS, depth);
     for (int n = n0; n < n1; n += COLS) {
-        const packed *b = block_b + (size_t)(n / COLS) * panel_size(COLS, depth), *a = block_a;
+        const packed *b = block_b + (size_t)((n - n0) / COLS) * panel_b, *a = block_a;
         for (int m = m0; m < m1; m += ROWS, a += panel_a) {
-            int rows = least(ROWS, m1 - m), cols = least(COLS, n1 - n);
+            int rows = least(ROWS, m1 - m), cols = least(COLS, n1 - n), fresh = first && !g->accumulate;
             float *out = g->out + (size_t)m * g->out_row + n;
+            const float *start = !fresh ? out : g->bias ? g->bias + n : zeros;
             /* The first two tiles fetch the halves of the next panel, so that
              * few rows (decoding) do not wait for memory and then multiply. */
             const packed *ahead = m < m0 + 2 * ROWS ? b + panel_b + (m > m0 ? panel_b / 2 : 0) : a;
-            if (rows < ROWS || cols < COLS)
-                edge_tile(g, first, m, n, rows, cols, a, b, depth, ahead, whole_rows);
-            else if (first && !g->accumulate)
-                tile(out, g->out_row, g->bias ? g->bias + n : zeros, 0, a, b, depth, ROWS, whole_rows, ahead);
-            else
-                tile(out, g->out_row, out, g->out_row, a, b, depth, ROWS, whole_rows, ahead);
+            if (rows < ROWS || cols < COLS) {
+                edge_tile(g, first, last, m, n, rows, cols, a, b, depth, ahead, whole_rows);
+                continue;
+            }
+            tile(through ? sums : out, through ? COLS : g->out_row, start, fresh ? 0 : g->out_row, a, b, depth, ROWS,
+                 whole_rows, ahead);
+            if (through)
+                finish(g, m, n, ROWS, COLS, sums);
         }
     }
 }
@@ -189,13 +225,33 @@ static void multiply_task(void *argument, int task, int worker)
     share(task / j->col_blocks, j->row_blocks, j->panels_a, ROWS, g->M, &m0, &m1);
     share(task % j->col_blocks, j->col_blocks, j->panels_b, COLS, g->N, &n0, &n1);
     for (int block = 0; block < j->span; block += DEPTH) {
-        int depth = least(DEPTH, j->span - block), first = j->k0 + block == 0;
-        const packed *b = j->packed_b + packed_before(j->panels_b, block);
+        int depth = least(DEPTH, j->span - block), first = j->k0 + block == 0, last = j->k0 + block + depth == g->K;
+        const packed *b =
+            j->packed_b + packed_before(j->panels_b, block) + (size_t)(n0 / COLS) * panel_size(COLS, depth);
         pack_rows(g, a, m0, m1, j->k0 + block, depth, g->sum && n0 == 0);
         if (by_rows(g))
-            multiply_block(g, first, m0, m1, n0, n1, a, b, depth, 1);
+            multiply_block(g, first, last, m0, m1, n0, n1, a, b, depth, 1);
         else
-            multiply_block(g, first, m0, m1, n0, n1, a, b, depth, 0);
+            multiply_block(g, first, last, m0, m1, n0, n1, a, b, depth, 0);
+    }
+}
+
+static void few_rows_task(void *argument, int task, int worker)
+{
+    const job *j = argument;
+    const gemm_arguments *g = j->g;
+    packed *a = j->packed_a + (size_t)worker * j->a_room,
+           *panel = j->packed_b + (size_t)worker * panel_size(COLS, DEPTH);
+    int n0, n1;
+    share(task, j->col_blocks, j->panels_b, COLS, g->N, &n0, &n1);
+    for (int k = 0; k < g->K; k += DEPTH) {
+        int depth = least(DEPTH, g->K - k);
+        pack_rows(g, a, 0, g->M, k, depth, 0);
+        for (int n = n0; n < n1; n += COLS) {
+            int cols = least(COLS, n1 - n);
+            pack_turned(panel, g->b + (size_t)n * g->b_col + k, g->b_col, cols, COLS, depth);
+            multiply_block(g, k == 0, k + depth == g->K, 0, g->M, n, n + cols, a, panel, depth, 1);
+        }
     }
 }
 
@@ -252,6 +308,14 @@ void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g)
         return;
     }
     int room = (int)(cpu(b)->packed_b_size / panel_size(COLS, DEPTH)), panels = (g->N + COLS - 1) / COLS;
+    int threads = thread_pool_size(cpu(b)->pool);
+    if (g->M <= GEMM_FEW_ROWS && by_rows(g) && g->b_row == 1 && g->N >= threads * FEW_ROWS_COLS && threads <= room) {
+        job j;
+        start_job(&j, b, g);
+        j.col_blocks = ((g->N + BLOCK_COLS - 1) / BLOCK_COLS + threads - 1) / threads * threads;
+        thread_pool_run(cpu(b)->pool, j.col_blocks, few_rows_task, &j);
+        return;
+    }
     /* Where not even one depth block fits the workspace, out is cut by columns. */
     int cuts = (panels + room - 1) / room, width = (panels + cuts - 1) / cuts * COLS;
     for (int n = 0; n < g->N; n += width) {
@@ -260,6 +324,8 @@ void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g)
         part.out += n;
         part.b += (size_t)n * g->b_col;
         part.bias = g->bias ? g->bias + n : NULL;
+        part.gelu = g->gelu ? g->gelu + n : NULL;
+        part.up = g->up ? g->up + n : NULL;
         part.sum = n ? NULL : g->sum;
         multiply_columns(b, &part, room);
     }

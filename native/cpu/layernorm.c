@@ -2,32 +2,26 @@
  * out for out and dx, columns for dgain and dbias, so that every sum has one
  * owner and one order. */
 #include "cpu.h"
-#include "simd.h"
+#include "elements.h"
 
 #define ROWS_A_TASK 16
 
 void CPU_NAME(cpu_layernorm_forward)(backend *b, tensor out, float *mean, float *rstd, tensor x, const float *gain,
                                      const float *bias, float epsilon);
+void CPU_NAME(cpu_residual_layernorm_forward)(backend *b, tensor out, tensor norm, float *mean, float *rstd, tensor a,
+                                              tensor x, const float *gain, const float *bias, float epsilon,
+                                              dropout drop);
 void CPU_NAME(cpu_layernorm_backward)(backend *b, tensor dx, float *dgain, float *dbias, tensor dout, tensor x,
                                       const float *gain, const float *mean, const float *rstd);
 
 typedef struct job {
-    tensor out, x, dx, dout;
+    tensor out, x, dx, dout, a, b;
+    dropout drop;
     float *mean, *rstd, *dgain, *dbias;
     const float *gain, *bias;
     float epsilon;
     int tasks;
 } job;
-
-static inline vec load(const float *p, int n) { return n >= LANES ? vec_load(p) : vec_load_part(p, n, 0); }
-
-static inline void store(float *p, int n, vec v)
-{
-    if (n >= LANES)
-        vec_store(p, v);
-    else
-        vec_store_part(p, n, v);
-}
 
 static void forward_row(const job *j, int n)
 {
@@ -64,6 +58,35 @@ void CPU_NAME(cpu_layernorm_forward)(backend *b, tensor out, float *mean, float 
 {
     job j = {.out = out, .x = x, .mean = mean, .rstd = rstd, .gain = gain, .bias = bias, .epsilon = epsilon};
     thread_pool_run(cpu(b)->pool, (x.rows + ROWS_A_TASK - 1) / ROWS_A_TASK, forward_task, &j);
+}
+
+static void residual_task(void *argument, int task, int worker)
+{
+    (void)worker;
+    const job *j = argument;
+    size_t C = (size_t)j->x.cols;
+    for (int n = task * ROWS_A_TASK; n < (task + 1) * ROWS_A_TASK && n < j->x.rows; n++) {
+        size_t at = (size_t)n * C;
+        add_dropped(j->x.data + at, j->a.data + at, j->b.data + at, C, j->drop, at);
+        forward_row(j, n);
+    }
+}
+
+void CPU_NAME(cpu_residual_layernorm_forward)(backend *b, tensor out, tensor norm, float *mean, float *rstd, tensor a,
+                                              tensor x, const float *gain, const float *bias, float epsilon,
+                                              dropout drop)
+{
+    job j = {.out = norm,
+             .x = out,
+             .a = a,
+             .b = x,
+             .mean = mean,
+             .rstd = rstd,
+             .gain = gain,
+             .bias = bias,
+             .epsilon = epsilon,
+             .drop = drop};
+    thread_pool_run(cpu(b)->pool, (x.rows + ROWS_A_TASK - 1) / ROWS_A_TASK, residual_task, &j);
 }
 
 static void backward_row(const job *j, int n)

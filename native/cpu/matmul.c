@@ -10,8 +10,10 @@ void CPU_NAME(cpu_matmul_pack)(backend *b, float *packed, tensor w);
 void CPU_NAME(cpu_matmul_forward_packed)(backend *b, tensor out, tensor x, const float *packed, const float *bias);
 void CPU_NAME(cpu_matmul_backward_input)(backend *b, tensor dx, tensor dout, tensor w, int accumulate);
 void CPU_NAME(cpu_matmul_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x);
+void CPU_NAME(cpu_matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w, const float *bias);
+void CPU_NAME(cpu_matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
 
-void CPU_NAME(cpu_matmul_forward)(backend *b, tensor out, tensor x, tensor w, const float *bias)
+static void forward(backend *b, tensor out, tensor x, tensor w, const float *bias, float *gelu)
 {
     CPU_NAME(cpu_gemm)(b, &(gemm_arguments){.out = out.data,
                                             .out_row = (size_t)out.cols,
@@ -24,7 +26,18 @@ void CPU_NAME(cpu_matmul_forward)(backend *b, tensor out, tensor x, tensor w, co
                                             .b = w.data,
                                             .b_row = 1,
                                             .b_col = (size_t)w.cols,
-                                            .bias = bias});
+                                            .bias = bias,
+                                            .gelu = gelu});
+}
+
+void CPU_NAME(cpu_matmul_forward)(backend *b, tensor out, tensor x, tensor w, const float *bias)
+{
+    forward(b, out, x, w, bias, NULL);
+}
+
+void CPU_NAME(cpu_matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w, const float *bias)
+{
+    forward(b, up, x, w, bias, gelu.data);
 }
 
 void CPU_NAME(cpu_matmul_pack)(backend *b, float *packed, tensor w)
@@ -47,7 +60,7 @@ void CPU_NAME(cpu_matmul_forward_packed)(backend *b, tensor out, tensor x, const
                                             .bias = bias});
 }
 
-void CPU_NAME(cpu_matmul_backward_input)(backend *b, tensor dx, tensor dout, tensor w, int accumulate)
+static void backward_input(backend *b, tensor dx, tensor dout, tensor w, int accumulate, const float *up)
 {
     CPU_NAME(cpu_gemm)(b, &(gemm_arguments){.out = dx.data,
                                             .out_row = (size_t)dx.cols,
@@ -60,7 +73,18 @@ void CPU_NAME(cpu_matmul_backward_input)(backend *b, tensor dx, tensor dout, ten
                                             .b = w.data,
                                             .b_row = (size_t)w.cols,
                                             .b_col = 1,
+                                            .up = up,
                                             .accumulate = accumulate});
+}
+
+void CPU_NAME(cpu_matmul_backward_input)(backend *b, tensor dx, tensor dout, tensor w, int accumulate)
+{
+    backward_input(b, dx, dout, w, accumulate, NULL);
+}
+
+void CPU_NAME(cpu_matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up)
+{
+    backward_input(b, dup, dout, w, 0, up.data);
 }
 
 void CPU_NAME(cpu_matmul_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x)

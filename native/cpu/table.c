@@ -19,6 +19,12 @@ DECLARE(attention_forward)
 DECLARE(attention_backward)
 DECLARE(attention_decode)
 extern void CPU_NAME(cpu_cache_copy)(backend *b, tensor cache, int context, int heads, int to, int from, int tokens);
+extern void CPU_NAME(cpu_residual_layernorm_forward)(backend *b, tensor out, tensor norm, float *mean, float *rstd,
+                                                     tensor a, tensor x, const float *gain, const float *bias,
+                                                     float epsilon, dropout drop);
+extern void CPU_NAME(cpu_matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w,
+                                              const float *bias);
+extern void CPU_NAME(cpu_matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
 DECLARE(gelu_forward)
 DECLARE(gelu_backward)
 DECLARE(residual_forward)
@@ -65,6 +71,9 @@ const op_table CPU_NAME(cpu_ops) = {
     .sample = CPU_NAME(cpu_sample),
     .gradient_norm = CPU_NAME(cpu_gradient_norm),
     .adamw = CPU_NAME(cpu_adamw),
+    .residual_layernorm_forward = CPU_NAME(cpu_residual_layernorm_forward),
+    .matmul_gelu_forward = CPU_NAME(cpu_matmul_gelu_forward),
+    .matmul_gelu_backward = CPU_NAME(cpu_matmul_gelu_backward),
     .ppo_rewards = ref_ppo_rewards,
     .whiten = ref_whiten,
     .gae = ref_gae,

@@ -38,10 +38,15 @@ size_t decode_packed_floats(const student_options *o)
     return packed_at(o, o->layers, QKV) + matmul_packed_floats(o->vocabulary, o->width);
 }
 
+static float *block_weight(const student *s, int layer, int which)
+{
+    return parameter(s, STUDENT_WEIGHTS, parameter_block(layer, which));
+}
+
 static tensor weight(const student *s, int layer, int which)
 {
-    return matrix(parameter(s, STUDENT_WEIGHTS, parameter_block(layer, projections[which].weight)),
-                  projections[which].out * s->options.width, projections[which].in * s->options.width);
+    return matrix(block_weight(s, layer, projections[which].weight), projections[which].out * s->options.width,
+                  projections[which].in * s->options.width);
 }
 
 static tensor embedding(const student *s)
@@ -62,7 +67,7 @@ static void pack_weights(student *s)
 
 static void project(student *s, tensor out, tensor x, int layer, int which)
 {
-    const float *bias = parameter(s, STUDENT_WEIGHTS, parameter_block(layer, projections[which].bias));
+    const float *bias = block_weight(s, layer, projections[which].bias);
     if (s->packed)
         OPS(s)->matmul_forward_packed(B(s), out, x, s->packed + packed_at(&s->options, layer, which), bias);
     else
@@ -106,28 +111,27 @@ static void step_ops(student *s, int n, dropout drop)
     op->embedding_forward(B(s), input, matrix(parameter(s, STUDENT_WEIGHTS, 0), o->vocabulary, C),
                           matrix(parameter(s, STUDENT_WEIGHTS, 1), o->context, C), s->tokens, s->positions,
                           dropout_at(drop, 0, SITE_EMBEDDING));
+    op->layernorm_forward(B(s), norm, s->mean, s->rstd, input, block_weight(s, 0, ATTN_NORM_WEIGHT),
+                          block_weight(s, 0, ATTN_NORM_BIAS), o->layernorm_epsilon);
     for (int l = 0; l < o->layers; l++) {
-        float *w[BLOCK_PARAMETERS];
-        for (int i = 0; i < BLOCK_PARAMETERS; i++)
-            w[i] = parameter(s, STUDENT_WEIGHTS, parameter_block(l, i));
-        op->layernorm_forward(B(s), norm, a->mean1, a->rstd1, input, w[ATTN_NORM_WEIGHT], w[ATTN_NORM_BIAS],
-                              o->layernorm_epsilon);
         project(s, qkv, norm, l, QKV);
         op->attention_decode(B(s), attention, qkv, cache_of(s, l), decode_length(o), s->slots, s->positions, o->heads,
                              dropout_at(drop, l, SITE_ATTENTION));
         project(s, narrow, attention, l, OUTPUT);
-        op->residual_forward(B(s), input, input, narrow, dropout_at(drop, l, SITE_PROJECTION));
-        op->layernorm_forward(B(s), norm, a->mean1, a->rstd1, input, w[FFN_NORM_WEIGHT], w[FFN_NORM_BIAS],
-                              o->layernorm_epsilon);
-        project(s, up, norm, l, UP);
-        op->gelu_forward(B(s), gelu, up);
+        add_and_norm(s, input, norm, s->mean, s->rstd, input, narrow, block_weight(s, l, FFN_NORM_WEIGHT),
+                     block_weight(s, l, FFN_NORM_BIAS), dropout_at(drop, l, SITE_PROJECTION));
+        if (s->packed) {
+            project(s, up, norm, l, UP);
+            op->gelu_forward(B(s), gelu, up);
+        } else {
+            feed_forward_up(s, gelu, up, norm, weight(s, l, UP), block_weight(s, l, FFN_UP_BIAS));
+        }
         project(s, narrow, gelu, l, DOWN);
-        op->residual_forward(B(s), input, input, narrow, dropout_at(drop, l, SITE_FFN));
+        int more = l + 1 < o->layers, next = more ? parameter_block(l + 1, ATTN_NORM_WEIGHT) : parameter_final_norm(o);
+        add_and_norm(s, input, more ? norm : activation(s, s->hidden, n, C), s->mean, s->rstd, input, narrow,
+                     parameter(s, STUDENT_WEIGHTS, next), parameter(s, STUDENT_WEIGHTS, next + 1),
+                     dropout_at(drop, l, SITE_FFN));
     }
-    int last = parameter_final_norm(o);
-    op->layernorm_forward(B(s), activation(s, s->hidden, n, C), s->mean, s->rstd, input,
-                          parameter(s, STUDENT_WEIGHTS, last), parameter(s, STUDENT_WEIGHTS, last + 1),
-                          o->layernorm_epsilon);
 }
 
 /* Samples a token for each of the n rows of s->hidden. */

@@ -13,9 +13,8 @@ static float *g(const student *s, int layer, int which)
     return parameter(s, STUDENT_GRADIENTS, parameter_block(layer, which));
 }
 
-/* out = a + dropout(x), norm = layer norm of out. */
-static void add_and_norm(student *s, tensor out, tensor norm, float *mean, float *rstd, tensor a, tensor x,
-                         const float *gain, const float *bias, dropout drop)
+void add_and_norm(student *s, tensor out, tensor norm, float *mean, float *rstd, tensor a, tensor x, const float *gain,
+                  const float *bias, dropout drop)
 {
     const op_table *op = OPS(s);
     float epsilon = s->options.layernorm_epsilon;
@@ -27,8 +26,7 @@ static void add_and_norm(student *s, tensor out, tensor norm, float *mean, float
     op->layernorm_forward(B(s), norm, mean, rstd, out, gain, bias, epsilon);
 }
 
-/* up = x weight^T + bias, gelu of it. */
-static void feed_forward_up(student *s, tensor gelu, tensor up, tensor x, tensor weight, const float *bias)
+void feed_forward_up(student *s, tensor gelu, tensor up, tensor x, tensor weight, const float *bias)
 {
     const op_table *op = OPS(s);
     if (op->matmul_gelu_forward) {

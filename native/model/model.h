@@ -100,6 +100,11 @@ int batch_load(student *s, const student_batch *batch, const int32_t *targets, c
  * hidden in narrow. */
 void trunk_forward(student *s, dropout drop);
 void trunk_backward(student *s);
+/* out = a + dropout(x), norm = layer norm of out. */
+void add_and_norm(student *s, tensor out, tensor norm, float *mean, float *rstd, tensor a, tensor x, const float *gain,
+                  const float *bias, dropout drop);
+/* up = x weight^T + bias, gelu of it. */
+void feed_forward_up(student *s, tensor gelu, tensor up, tensor x, tensor weight, const float *bias);
 /* decode.c: positions of a row of s->cache; floats of s->packed. */
 int decode_length(const student_options *o);
 size_t decode_packed_floats(const student_options *o);

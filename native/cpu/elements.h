@@ -1,0 +1,74 @@
+/* Rows of elements, by vectors of which the last may be a part: what fused and
+ * single ops share, so that both give the same bits. */
+#ifndef ONCEUPON_CPU_ELEMENTS_H
+#define ONCEUPON_CPU_ELEMENTS_H
+
+#include "dropout.h"
+#include "simd.h"
+
+static inline vec load(const float *p, int n) { return n >= LANES ? vec_load(p) : vec_load_part(p, n, 0); }
+
+static inline void store(float *p, int n, vec v)
+{
+    if (n >= LANES)
+        vec_store(p, v);
+    else
+        vec_store_part(p, n, v);
+}
+
+/* GELU and its slope; formulas in native/ref/gelu.c. */
+static inline vec gelu_tanh(vec x)
+{
+    vec cubic = vec_fma(x * x * x, vec_set(0.044715f), x);
+    return vec_tanh(cubic * vec_set(0.797884561f));
+}
+
+static inline vec gelu_value(vec x)
+{
+    vec half = x * vec_set(0.5f);
+    return vec_fma(half, gelu_tanh(x), half);
+}
+
+static inline vec gelu_slope(vec x)
+{
+    vec one = vec_set(1), half = vec_set(0.5f), t = gelu_tanh(x);
+    vec slope = vec_fma(x * x, vec_set(3 * 0.044715f), one) * vec_set(0.797884561f);
+    return vec_fma(half * x * (one - t * t), slope, half * (one + t));
+}
+
+/* Elements whose dropout factors are made at a time. */
+#define DROPPED 1024
+
+/* out = x times the factors of the elements from `first` on. */
+static __attribute__((noinline, unused)) void drop_elements(float *out, const float *x, size_t count, dropout drop,
+                                                            uint64_t first)
+{
+    float room[DROPPED + 2 * DROPOUT_BLOCK];
+    for (size_t i = 0; i < count; i += DROPPED) {
+        int block = (int)(count - i < DROPPED ? count - i : DROPPED);
+        const float *f = dropout_factors(room, drop, first + i, block);
+        for (int k = 0; k < block; k += LANES)
+            store(out + i + k, block - k, load(x + i + k, block - k) * load(f + k, block - k));
+    }
+}
+
+/* out = x, dropped, added to a where there is one; elements from `first` on. */
+static inline void add_dropped(float *out, const float *a, const float *x, size_t count, dropout drop, uint64_t first)
+{
+    float room[DROPPED];
+    for (size_t i = 0; i < count; i += LANES) {
+        int left = count - i < LANES ? (int)(count - i) : LANES;
+        const float *from = x + i;
+        if (drop.probability > 0) {
+            if (i % DROPPED == 0)
+                drop_elements(room, from, count - i < DROPPED ? count - i : DROPPED, drop, first + i);
+            from = room + i % DROPPED;
+        }
+        vec y = load(from, left);
+        if (a)
+            y = load(a + i, left) + y;
+        store(out + i, left, y);
+    }
+}
+
+#endif
