@@ -1,6 +1,7 @@
 package llama
 
 import (
+	"errors"
 	"unsafe"
 
 	"onceupon/trainer/fault"
@@ -8,11 +9,14 @@ import (
 
 // ContextOptions size a Context.
 type ContextOptions struct {
-	Tokens    int // cells of the cache, all sequences together
-	Batch     int // tokens of one Decode
-	Sequences int
-	Outputs   int // rows of logits of one Decode
-	Threads   int
+	Tokens int // cells of the cache, all sequences together
+	Batch  int // tokens of one Decode
+	// MicroBatch is how many of them one pass computes; 0 = libllama's 512. The
+	// last digits of the logits depend on it.
+	MicroBatch int
+	Sequences  int
+	Outputs    int // rows of logits of one Decode
+	Threads    int
 	// Exact keeps the cache in F32 and attends without the fused kernel, which
 	// rounds to half: for comparing numbers, not for speed.
 	Exact bool
@@ -37,17 +41,24 @@ type Token struct {
 	Logits                 bool
 }
 
+// ErrMemory is why NewContext fails when its device has no room for the cache
+// or the workspace.
+var ErrMemory = errors.New("not enough memory")
+
 // NewContext makes a context with one unified cache, so that sequences share
 // the cells of a common prefix instead of copying them.
 func (m *Model) NewContext(o ContextOptions) (*Context, error) {
 	p := m.library.contextDefaults()
 	p.context, p.batch, p.sequences = uint32(o.Tokens), uint32(o.Batch), uint32(o.Sequences)
+	if o.MicroBatch > 0 {
+		p.microBatch = uint32(o.MicroBatch)
+	}
 	// libllama asserts on fewer outputs than sequences.
 	p.outputs = uint32(max(o.Outputs, o.Sequences))
 	p.threads, p.threadsBatch = int32(o.Threads), int32(o.Threads)
 	p.kvUnified = true
 	p.noPerf = true
-	p.offloadKQV, p.opOffload = m.onCard, m.onCard
+	p.offloadKQV, p.opOffload = m.card != nil, m.card != nil
 	if o.Exact {
 		p.typeK, p.typeV, p.flashAttention = 0, 0, 0 // GGML_TYPE_F32, LLAMA_FLASH_ATTN_TYPE_DISABLED
 	}
@@ -58,7 +69,7 @@ func (m *Model) NewContext(o ContextOptions) (*Context, error) {
 	}
 	if c.handle = m.library.contextNew(m.handle, p); c.handle == 0 {
 		unwatch(c.watch)
-		return nil, fault.New(fault.Capability, "%s: no context of %d tokens: not enough memory", m.Path, o.Tokens)
+		return nil, fault.New(fault.Capability, "%s: no context of %d tokens: %w", m.Path, o.Tokens, ErrMemory)
 	}
 	c.memory = m.library.memory(c.handle)
 	c.batch = m.library.batchInit(int32(o.Batch), 0, 1)

@@ -12,7 +12,7 @@ type Model struct {
 	library *Library
 	handle  uintptr
 	vocab   uintptr
-	onCard  bool
+	card    *Device // nil: the processor
 	Path    string
 }
 
@@ -34,7 +34,7 @@ func (l *Library) LoadModel(path, device string) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{library: l, Path: path, onCard: card != nil}
+	m := &Model{library: l, Path: path, card: card}
 	if m.handle = l.modelLoad(path, p); m.handle == 0 {
 		if card != nil && card.Free < h.OnCard {
 			return nil, fault.New(fault.Capability, "%s: %.2f GiB of weights do not fit into the %.2f GiB that are free on %s: take a smaller quantisation", path, gib(h.OnCard), gib(card.Free), card.Name)
@@ -43,8 +43,7 @@ func (l *Library) LoadModel(path, device string) (*Model, error) {
 	}
 	m.vocab = l.modelVocab(m.handle)
 	if card != nil {
-		var free, total uint64
-		if l.deviceMemory(card.handle, &free, &total); !offloaded(card.Free, free, h.OnCard) {
+		if free, _ := m.CardMemory(); !offloaded(card.Free, free, h.OnCard) {
 			m.Close()
 			return nil, fault.New(fault.Capability, "%s: %.2f GiB of weights were to be on %s, whose free memory went from %.2f to %.2f GiB: libllama fell back to the processor", path, gib(h.OnCard), card.Name, gib(card.Free), gib(free))
 		}
@@ -75,6 +74,22 @@ func gib(n uint64) float64 { return float64(n) / (1 << 30) }
 func (m *Model) Close() {
 	m.library.modelFree(m.handle)
 	m.handle = 0
+}
+
+// CardMemory is that of the card which holds the model, 0 of 0 when none does.
+func (m *Model) CardMemory() (free, total uint64) {
+	if m.card != nil {
+		m.library.deviceMemory(m.card.handle, &free, &total)
+	}
+	return free, total
+}
+
+// Device names what the model computes on.
+func (m *Model) Device() string {
+	if m.card != nil {
+		return m.card.Description
+	}
+	return "cpu"
 }
 
 // Description is libllama's one-line summary: family, size, quantization.

@@ -179,6 +179,13 @@ type Reply struct {
 // Generate tells one story per prompt. ids key the sampling: a story is the
 // same in whatever batch it is told, unless g.Dropout is above 0.
 func (m *Model) Generate(prompts Batch, ids []uint64, g Generation) ([]Reply, error) {
+	return m.GenerateEach(prompts, ids, g, nil)
+}
+
+// GenerateEach is Generate that hands over every reply as soon as it has ended:
+// the shorter first, of equally long ones that of the lower index. An error of
+// ended stops the telling and is returned; nil waits for them all.
+func (m *Model) GenerateEach(prompts Batch, ids []uint64, g Generation, ended func(i int, r Reply) error) ([]Reply, error) {
 	n := prompts.Stories()
 	if err := m.length("story ids", len(ids), n); err != nil {
 		return nil, err
@@ -190,19 +197,24 @@ func (m *Model) Generate(prompts Batch, ids []uint64, g Generation) ([]Reply, er
 	}
 	room := max(g.MaxNewTokens, 0)
 	tokens, logprob, lengths := make([]int32, n*room), make([]float32, n*room), make([]int32, n)
+	replies := make([]Reply, n)
+	listener := &listener{ended: func(i int) error {
+		first, end := i*room, i*room+int(lengths[i])
+		replies[i] = Reply{tokens[first:end:end], logprob[first:end:end]}
+		if ended == nil {
+			return nil
+		}
+		return ended(i, replies[i])
+	}}
+	defer listener.attach(&o).Delete()
 	var p runtime.Pinner
 	defer p.Unpin()
 	batch := prompts.native(&p)
 	var message [messageBytes]C.char
 	status := C.student_generate(m.handle, &batch, (*C.uint64_t)(unsafe.Pointer(unsafe.SliceData(ids))), &o, integers(tokens),
 		floats(logprob), integers(lengths), &message[0], messageBytes)
-	if err := check("generate", status, &message); err != nil {
-		return nil, err
+	if status == C.STUDENT_E_STOPPED {
+		return nil, listener.err
 	}
-	replies := make([]Reply, n)
-	for i := range replies {
-		first, end := i*room, i*room+int(lengths[i])
-		replies[i] = Reply{tokens[first:end:end], logprob[first:end:end]}
-	}
-	return replies, nil
+	return replies, check("generate", status, &message)
 }

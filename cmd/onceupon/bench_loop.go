@@ -46,7 +46,11 @@ func benchTeacher(c *cli.Context) error {
 	}
 	waves := c.IntSlice("wave")
 	if len(waves) == 0 {
-		waves = []int{k.Teacher.Wave}
+		pace, err := run.FixedPace(k)
+		if err != nil {
+			return err
+		}
+		waves = []int{pace.Wave}
 	}
 	var results []bench.Result
 	for _, wave := range waves {
@@ -64,7 +68,7 @@ func benchTeacher(c *cli.Context) error {
 
 // timeTeacher times a teacher that reads so many stories in one decode.
 func timeTeacher(c *cli.Context, k config.Config, o bench.Options, wave int, stories []string) ([]bench.Result, error) {
-	k.Teacher.Wave = wave
+	k.Teacher.Wave = config.Pick(wave)
 	if err := k.Check(); err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:   "doctor",
 		Usage:  "what this machine has, and whether a configuration fits it",
-		Flags:  append(append(configFlags(), teacherFlags()...), planFlags()...),
+		Flags:  append(append(append(configFlags(), teacherFlags()...), paceFlags()...), append(planFlags(), overlapFlag())...),
 		Action: doctor,
 	}
 }

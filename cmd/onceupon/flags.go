@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"log/slog"
 	"os"
 	"slices"
@@ -59,11 +60,27 @@ func teacherFlags() []cli.Flag {
 }
 
 func interactFlags() []cli.Flag {
-	return append(teacherFlags(),
+	return append(append(teacherFlags(), paceFlags()...),
 		&cli.IntFlag{Name: "batches", Usage: "of the interaction"},
 		&cli.IntFlag{Name: "budget", Usage: "of the interaction, in words"},
+		overlapFlag(),
 		&cli.StringFlag{Name: "parity", Usage: "trl-0.9.4: every quirk of that version"},
 	)
+}
+
+func paceFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "wave", Usage: "stories of one decode of the teacher's: a number, auto (measured on a card), measure"},
+		microBatchFlag(),
+	}
+}
+
+func microBatchFlag() cli.Flag {
+	return &cli.StringFlag{Name: "micro-batch", Usage: "tokens of one pass of such a decode: a number, auto, measure"}
+}
+
+func overlapFlag() cli.Flag {
+	return &cli.StringFlag{Name: "overlap", Usage: "rate stories while others are told, with the same result: on, off, auto = when a card is used"}
 }
 
 func runFlag() cli.Flag {
@@ -103,7 +120,19 @@ func resolve(c *cli.Context) (config.Config, error) {
 	set("no-probe", func() { k.Teacher.Probe = !c.Bool("no-probe") })
 	set("batches", func() { k.Interact.Batches = c.Int("batches") })
 	set("budget", func() { k.Interact.BudgetWords = c.Int("budget") })
+	set("overlap", func() { k.Interact.Overlap = c.String("overlap") })
 	set("parity", func() { k.PPO.Parity = c.String("parity") })
+	for _, f := range []struct {
+		name string
+		pick *config.Pick
+	}{{"wave", &k.Teacher.Wave}, {"micro-batch", &k.Teacher.MicroBatch}} {
+		if !c.IsSet(f.name) || c.IntSlice(f.name) != nil { // bench teacher takes several waves
+			continue
+		}
+		if *f.pick, err = config.ParsePick(c.String(f.name)); err != nil {
+			return k, fmt.Errorf("--%s: %w", f.name, err)
+		}
+	}
 	if c.IsSet("weights") {
 		w := c.Float64Slice("weights")
 		if len(w) != 3 {

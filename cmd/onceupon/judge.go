@@ -21,7 +21,7 @@ func judgeCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "judge",
 		Usage: "rate stories, or test whether a teacher can (--probe)",
-		Flags: append(append(configFlags(), teacherFlags()...),
+		Flags: append(append(append(configFlags(), teacherFlags()...), paceFlags()...),
 			&cli.StringFlag{Name: "stories", Usage: "`FILE` with one story a line, or JSON lines with a field text; .zst too"},
 			&cli.BoolFlag{Name: "probe", Usage: "rate damaged stories and print the table"},
 			&cli.IntFlag{Name: "n", Usage: "stories of each kind of damage"},
@@ -36,6 +36,9 @@ func judgeCommand() *cli.Command {
 			}
 			o := run.JudgeOptions(k, warnings(c))
 			o.MaxTokens = 2048 // a story of a file may be longer than the student's
+			if o.Pace, err = run.FixedPace(k); err != nil {
+				return err
+			}
 			j, err := judge.Open(c.Context, o)
 			if err != nil {
 				return err

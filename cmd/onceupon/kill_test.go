@@ -11,6 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	"onceupon/trainer/judge"
 	"onceupon/trainer/metrics"
@@ -38,6 +41,7 @@ max_new_tokens = 20
 [teacher]
 second_judge = ""
 probe = false
+wave = 4
 [interact]
 batches = 3
 [evaluate]
@@ -50,14 +54,15 @@ max_tokens = 1024
 `
 
 // onceupon starts the program as a process of its own; kill is asked about
-// each event of its output and says whether to kill it now, as kill -9 does.
-func onceupon(t *testing.T, folder, settings string, kill func(event string) bool) (metrics.ResultEvent, bool) {
+// each event of its output and says with which signal to end it now, 0 for not
+// yet.
+func onceupon(t *testing.T, folder, settings, overlap string, kill func(event string) syscall.Signal) (metrics.ResultEvent, bool) {
 	t.Helper()
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := exec.Command(filepath.Join(bin(t, program), "onceupon"), "run", "--config", settings, "--run", folder, "--seed", "5", "--json", "--quiet")
+	c := exec.Command(filepath.Join(bin(t, program), "onceupon"), "run", "--config", settings, "--run", folder, "--seed", "5", "--overlap", overlap, "--json", "--quiet")
 	var said bytes.Buffer
 	c.Stderr = &said
 	out, err := c.StdoutPipe()
@@ -78,11 +83,20 @@ func onceupon(t *testing.T, folder, settings string, kill func(event string) boo
 			t.Fatal(err)
 		}
 		last = line
-		if kill != nil && kill(string(line)) {
-			if err := c.Process.Signal(syscall.SIGKILL); err != nil {
+		if kill == nil {
+			continue
+		}
+		if signal := kill(string(line)); signal != 0 {
+			if err := c.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
-			_ = c.Wait() // it was killed
+			if _, err := io.Copy(io.Discard, lines); err != nil {
+				t.Fatal(err)
+			}
+			_ = c.Wait() // its exit code is looked at
+			if code := c.ProcessState.ExitCode(); signal == syscall.SIGINT && code != 130 {
+				t.Errorf("interrupted: exit code %d: %s", code, said.String())
+			}
 			return metrics.ResultEvent{}, false
 		}
 	}
@@ -108,8 +122,10 @@ func bin(t *testing.T, program string) string {
 }
 
 // TestKilledRunEndsInTheSameWeights kills a run with the real teacher in its
-// pretraining, before the first batch and between batches, goes on each time,
-// and compares the end with that of a run that was left alone.
+// pretraining, before the first batch, between batches and in the middle of
+// one, goes on each time, and compares the end with that of a run that was left
+// alone. The one that is killed rates stories while others are told, the other
+// does not, in waves whose company shows in the last digits of the marks.
 func TestKilledRunEndsInTheSameWeights(t *testing.T) {
 	for _, find := range []func() error{
 		func() error { _, err := judge.FindLlama("", ""); return err },
@@ -124,17 +140,34 @@ func TestKilledRunEndsInTheSameWeights(t *testing.T) {
 	if err := os.WriteFile(settings, []byte(killed), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	whole, _ := onceupon(t, filepath.Join(dir, "whole"), settings, nil)
+	whole, _ := onceupon(t, filepath.Join(dir, "whole"), settings, "off", nil)
 	if whole.Resumed || whole.Batches != 3 {
 		t.Fatalf("the undisturbed run: %+v", whole)
 	}
 	broken := filepath.Join(dir, "broken")
-	for _, at := range []string{`"step":30,`, `"event":"evaluation","batch":0,"set":"before"`, `"event":"batch","batch":2`, `"set":"after"`} {
-		if _, done := onceupon(t, broken, settings, func(event string) bool { return strings.Contains(event, at) }); done {
-			t.Fatalf("the run ended before %s was seen", at)
+	const middle = 300 * time.Millisecond // of a batch, which the teacher alone needs a second for
+	for _, end := range []struct {
+		at     string
+		after  time.Duration
+		signal syscall.Signal
+	}{
+		{`"step":30,`, 0, syscall.SIGKILL},
+		{`"event":"evaluation","batch":0,"set":"before"`, 0, syscall.SIGKILL},
+		{`"event":"batch","batch":1`, middle, syscall.SIGINT},
+		{`"event":"batch","batch":2`, middle, syscall.SIGKILL},
+		{`"set":"after"`, 0, syscall.SIGKILL},
+	} {
+		if _, done := onceupon(t, broken, settings, "on", func(event string) syscall.Signal {
+			if !strings.Contains(event, end.at) {
+				return 0
+			}
+			time.Sleep(end.after)
+			return end.signal
+		}); done {
+			t.Fatalf("the run ended before %s was seen", end.at)
 		}
 	}
-	resumed, _ := onceupon(t, broken, settings, nil)
+	resumed, _ := onceupon(t, broken, settings, "on", nil)
 	if !resumed.Resumed {
 		t.Error("the run does not say that it was resumed")
 	}
@@ -144,6 +177,9 @@ func TestKilledRunEndsInTheSameWeights(t *testing.T) {
 	}
 	if resumed.MaxLogprobDiff != 0 {
 		t.Errorf("log-probabilities while sampling and in the update differ by %g", resumed.MaxLogprobDiff)
+	}
+	if a, b := allStories(t, filepath.Join(dir, "whole")), allStories(t, broken); len(a) == 0 || !bytes.Equal(a, b) {
+		t.Errorf("stories.jsonl.zst: %d and %d bytes that differ", len(a), len(b))
 	}
 	// Every event once: the logs were cut back to the checkpoints.
 	for _, folder := range []string{"whole", "broken"} {
@@ -158,10 +194,30 @@ func TestKilledRunEndsInTheSameWeights(t *testing.T) {
 		}
 	}
 	// A run that is done says its result again.
-	again, _ := onceupon(t, broken, settings, nil)
+	again, _ := onceupon(t, broken, settings, "on", nil)
 	if again.WeightsSHA256 != whole.WeightsSHA256 {
 		t.Errorf("the finished run's result: %+v", again)
 	}
+}
+
+// allStories is the text of a run's stories.jsonl.zst.
+func allStories(t *testing.T, folder string) []byte {
+	t.Helper()
+	f, err := os.Open(filepath.Join(folder, "stories.jsonl.zst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := zstd.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	text, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 // TestInterrupt stops a pretraining as Ctrl-C does: exit code 130 and a

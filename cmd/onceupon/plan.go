@@ -64,6 +64,13 @@ func planCards(c *cli.Context, k config.Config, add func(name string, ok bool, f
 	if err != nil {
 		return nil, err
 	}
+	left := k.Teacher.Wave < 0
+	if k, err = plan.Settle(k, teacher, limits); err != nil {
+		return nil, err
+	}
+	if left {
+		add("teacher, wave", true, "at most %d stories a decode fit; the run measures which are fastest", k.Teacher.Wave)
+	}
 	m, err := plan.Fit(k, teacher, limits)
 	if err != nil {
 		return nil, err

@@ -40,6 +40,7 @@ enum student_status {
     STUDENT_E_MEMORY = 2,     /* the backend has no memory for it */
     STUDENT_E_CAPABILITY = 3, /* the machine lacks the backend or ISA */
     STUDENT_E_NUMBERS = 4,    /* a result is not finite */
+    STUDENT_E_STOPPED = 5,    /* a callback asked for it */
 };
 
 /* What a training step computes again in its backward instead of keeping it
@@ -127,6 +128,10 @@ typedef struct student_generate_options {
     float dropout;     /* 0 = off. Above 0 the masks are keyed by (seed, first story id, position, row of the
                         * step): the same call repeats, but a story then depends on its company, and logprob is
                         * that of the thinned network (TRL's train mode). */
+    /* NULL, or called with every story that has ended, after the step that ended it and by rising index within the
+     * step; its tokens, log-probabilities and length are in place. Not 0: no further step, STUDENT_E_STOPPED. */
+    int32_t (*ended)(uintptr_t user, int32_t story);
+    uintptr_t user;
 } student_generate_options;
 
 typedef struct student_reward_options {

@@ -325,9 +325,10 @@ int student_generate(student *s, const student_batch *prompts, const uint64_t *s
         int left = 0;
         for (int k = 0; k < active; k++) {
             int i = s->host_active[k], length = lengths[i];
-            if (length == M || (length > 0 && tokens[(size_t)i * (size_t)M + (size_t)(length - 1)] == g->end_token))
-                continue;
-            s->host_active[left++] = i;
+            if (length < M && (length == 0 || tokens[(size_t)i * (size_t)M + (size_t)(length - 1)] != g->end_token))
+                s->host_active[left++] = i;
+            else if (g->ended && g->ended(g->user, i))
+                return fail(message, capacity, STUDENT_E_STOPPED, "stopped when story %d had ended", i);
         }
         active = left;
     }

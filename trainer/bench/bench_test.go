@@ -111,7 +111,7 @@ func TestStages(t *testing.T) {
 // The stages of a batch and what is left make up its wall time.
 func TestBatchClock(t *testing.T) {
 	b := &batchClock{}
-	line := []byte(`{"event":"batch","seconds":{"rollout":0.01,"judge":0.02,"logprob":0.003,"update":0.004}}` + "\n")
+	line := []byte(`{"event":"batch","seconds":{"rollout":0.01,"judge":0.02,"overlap":0.005,"logprob":0.003,"update":0.004}}` + "\n")
 	for range 3 {
 		if _, err := b.Write(line); err != nil {
 			t.Fatal(err)

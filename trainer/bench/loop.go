@@ -37,8 +37,9 @@ type LoopOptions struct {
 	Pretraining func(tokensPerS float64)
 }
 
-// stages of a batch; other is the rest of its wall time: checkpoint and logs.
-var stages = []string{"rollout", "judge", "logprob", "update", "other"}
+// stages of a batch; overlap is rollout and judge at once, other the rest of
+// its wall time: checkpoint and logs.
+var stages = []string{"rollout", "judge", "overlap", "logprob", "update", "other"}
 
 // Loop runs real batches (told, judged, learnt from) in a run folder of its own
 // that is removed afterwards, and says how long a batch takes and where its
@@ -180,12 +181,12 @@ func (b *batchClock) results(l LoopOptions, variant string) []Result {
 	for i, e := range b.events {
 		whole.Samples = append(whole.Samples, b.walls[i]*1e9)
 		sum += b.walls[i]
-		seconds := []float64{e.Seconds.Rollout, e.Seconds.Judge, e.Seconds.Logprob, e.Seconds.Update, 0}
-		seconds[4] = b.walls[i]
-		for _, s := range seconds[:4] {
-			seconds[4] -= s
+		s, other := e.Seconds, b.walls[i]
+		known := []float64{s.Rollout, s.Judge, s.Overlap, s.Logprob, s.Update}
+		for _, s := range known {
+			other -= s
 		}
-		for k, s := range seconds {
+		for k, s := range append(known, other) {
 			parts[k].Samples = append(parts[k].Samples, max(s*1e9, 1))
 		}
 	}

@@ -34,6 +34,10 @@ func within(key string, x, low, high float64) rule {
 	return rule{key, x, x >= low && x <= high, fmt.Sprintf("in %g..%g", low, high)}
 }
 
+func picked(key string, p Pick, low, high Pick) rule {
+	return rule{key, p, p == Auto || p == Measure || p >= low && p <= high, fmt.Sprintf("auto, measure or in %d..%d", low, high)}
+}
+
 func atLeast(key string, x, low float64) rule {
 	return rule{key, x, x >= low && !math.IsInf(x, 0) && !math.IsNaN(x), fmt.Sprintf("at least %g", low)}
 }
@@ -92,7 +96,8 @@ func (c Config) rules() []rule {
 		{"teacher.device", fmt.Sprintf("%q", c.Teacher.Device), device.MatchString(c.Teacher.Device), "cpu, cuda or cuda:N"},
 		oneOf("teacher.reading", c.Teacher.Reading, "expected", "sampled"),
 		within("teacher.temperature", c.Teacher.Temperature, 0, 10),
-		within("teacher.wave", float64(c.Teacher.Wave), 1, 128),
+		picked("teacher.wave", c.Teacher.Wave, 1, 255),
+		picked("teacher.micro_batch", c.Teacher.MicroBatch, 32, 16384),
 		within("teacher.max_unreadable", c.Teacher.MaxUnreadable, 0, 1),
 		oneOf("teacher.missing_marks", c.Teacher.MissingMarks, "refuse", "paper"),
 		within("teacher.probe_stories", float64(c.Teacher.ProbeStories), 2, 1000),
@@ -125,6 +130,7 @@ func (c Config) rules() []rule {
 		within("interact.min_distinct2", c.Interact.MinDistinct2, 0, 1),
 		atLeast("interact.stop_kl", c.Interact.StopKL, 0),
 		oneOf("interact.select", c.Interact.Select, "best", "last"),
+		oneOf("interact.overlap", c.Interact.Overlap, "auto", "on", "off"),
 		within("evaluate.every", float64(c.Evaluate.Every), 1, 1e9),
 		within("evaluate.choose_on", float64(c.Evaluate.ChooseOn), 2, 1e6),
 		within("evaluate.report_on", float64(c.Evaluate.ReportOn), 2, 1e6),

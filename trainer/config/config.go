@@ -73,7 +73,8 @@ type Teacher struct {
 	Weights       [3]float64 `toml:"weights"` // of readability, coherence, creativity
 	Temperature   float64    `toml:"temperature"`
 	Seed          uint64     `toml:"seed"`
-	Wave          int        `toml:"wave"`           // stories of one decode
+	Wave          Pick       `toml:"wave"`           // stories of one decode
+	MicroBatch    Pick       `toml:"micro_batch"`    // tokens of one pass of it
 	MaxUnreadable float64    `toml:"max_unreadable"` // fraction of a batch
 	MissingMarks  string     `toml:"missing_marks"`  // of a sampled answer: refuse, or paper (0 each; half of all when none)
 	Probe         bool       `toml:"probe"`          // refuse a teacher that prefers noise
@@ -130,6 +131,7 @@ type Interact struct {
 	MinDistinct2    float64 `toml:"min_distinct2"`    // of the start's distinct-2; below it a student is not chosen
 	StopKL          float64 `toml:"stop_kl"`          // nats a story; above it the run stops with exit code 4; 0 = off
 	Select          string  `toml:"select"`           // best, last
+	Overlap         string  `toml:"overlap"`          // rate stories while others are told: auto (when a card is used), on, off
 }
 
 // Evaluate is how the rise is measured, on seeds that are never trained on.

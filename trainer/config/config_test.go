@@ -64,6 +64,9 @@ func TestFilesAreRefused(t *testing.T) {
 		{"[ppo]\nminibatch = 7\n", "ppo.minibatch = 7 must be such that minibatch * accumulation divides rollout.stories = 48"},
 		{"[student]\nheads = 3\n", "student.width = 256 must be a multiple of student.heads = 3"},
 		{"[run]\nbackend = \"tpu\"\n", "run.backend"},
+		{"[teacher]\nwave = 256\n", "config: teacher.wave = 256 must be auto, measure or in 1..255"},
+		{"[teacher]\nwave = 1.5\n", "\"1.5\" must be auto, measure or a number"},
+		{"[teacher]\nmicro_batch = \"fast\"\n", "\"fast\" must be auto, measure or a number"},
 		{"[interact]\nbatches = 0\n", "interact.batches = 0 must be above 0 when interact.budget_words is 0"},
 	} {
 		path := filepath.Join(t.TempDir(), "c.toml")
@@ -95,7 +98,7 @@ func TestEveryNumberIsChecked(t *testing.T) {
 			field := reflect.ValueOf(&c).Elem().Field(i).Field(k)
 			switch field.Kind() {
 			case reflect.Int, reflect.Int64:
-				field.SetInt(-1)
+				field.SetInt(-3) // -1 and -2 are Auto and Measure
 			case reflect.Float64:
 				field.SetFloat(math.NaN())
 			default:
@@ -114,6 +117,7 @@ func TestEveryNumberIsChecked(t *testing.T) {
 func TestTextRoundTrip(t *testing.T) {
 	c := Default()
 	c.Run.Seed = 1<<63 - 1
+	c.Teacher.Wave, c.Teacher.MicroBatch = Measure, 64
 	c.Rollout.Prompt = "a \"quoted\"\nprompt"
 	again, err := Parse("text", c.Text())
 	if err != nil || !reflect.DeepEqual(again, c) {

@@ -67,7 +67,7 @@ func TestBadTeachers(t *testing.T) {
 		t.Skip(err)
 	}
 	open := func(path string, room int) error {
-		j, err := judge.Open(context.Background(), judge.Options{Model: path, Rubric: "chat", Prompt: "Once", Reading: "expected", MaxTokens: room, Threads: 2, Wave: 1})
+		j, err := judge.Open(context.Background(), judge.Options{Model: path, Rubric: "chat", Prompt: "Once", Reading: "expected", MaxTokens: room, Threads: 2, Pace: judge.Fixed})
 		if err == nil {
 			j.Close()
 		}

@@ -13,19 +13,16 @@ import (
 
 // Options of Open.
 type Options struct {
-	LlamaDir  string // "" = where it was fetched to
-	Device    string // "" or cpu, cuda, cuda:N
-	AnyHash   bool   // accept a libllama that is not the pinned file
-	Model     string // a name of Catalogue or a path
-	Rubric    string // "" = by model; plain, chat or a path
-	Prompt    string // the fixed opening of the stories
-	Reading   string // "expected" or "sampled"
-	MaxTokens int    // teacher tokens that a story may have
-	Threads   int
-	// Wave is how many stories are read in one decode. A rating depends in its
-	// last digits on the shape of the decode, so only 1 gives a story the same
-	// marks in any company; on a processor, larger waves are no faster.
-	Wave        int
+	LlamaDir    string // "" = where it was fetched to
+	Device      string // "" or cpu, cuda, cuda:N
+	AnyHash     bool   // accept a libllama that is not the pinned file
+	Model       string // a name of Catalogue or a path
+	Rubric      string // "" = by model; plain, chat or a path
+	Prompt      string // the fixed opening of the stories
+	Reading     string // "expected" or "sampled"
+	MaxTokens   int    // teacher tokens that a story may have
+	Threads     int
+	Pace        Pace
 	Temperature float64 // of the sampled reading
 	Seed        uint64
 	Calibrate   bool
@@ -44,6 +41,7 @@ type Info struct {
 	Rubric       string `json:"rubric"`
 	PrefixTokens int    `json:"prefix_tokens"`
 	Reading      string `json:"reading"`
+	Pace
 }
 
 // Stats count a judge's work since it was opened.
@@ -59,6 +57,7 @@ type Judge struct {
 	rubric      Rubric
 	model       *llama.Model
 	context     *llama.Context
+	pace        Pace
 	prefix      int // tokens
 	prefixIDs   []int32
 	tail        []int32
@@ -74,6 +73,19 @@ var _ Teacher = (*Judge)(nil)
 // Open loads a teacher and reads the rubric once; with Calibrate it also rates
 // the rubric's examples. Close it.
 func Open(ctx context.Context, o Options) (*Judge, error) {
+	j, err := load(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := j.begin(ctx, o.Pace); err != nil {
+		j.Close()
+		return nil, fmt.Errorf("teacher %s: %w", j.model.Path, err)
+	}
+	return j, nil
+}
+
+// load loads a teacher, which has no context yet.
+func load(o Options) (*Judge, error) {
 	if o.Reading != "expected" && o.Reading != "sampled" {
 		return nil, fault.New(fault.Usage, "teacher reading %q must be expected or sampled", o.Reading)
 	}
@@ -90,39 +102,47 @@ func Open(ctx context.Context, o Options) (*Judge, error) {
 		j.Close()
 		return nil, fmt.Errorf("teacher %s: %w", path, err)
 	}
-	if err := j.calibrate(ctx); err != nil {
-		j.Close()
-		return nil, err
-	}
-	j.stats = Stats{}
 	return j, nil
 }
 
-// prepare checks the digits and reads the prefix.
+// begin makes the context, reads the rubric and calibrates.
+func (j *Judge) begin(ctx context.Context, p Pace) error {
+	if err := j.resize(p); err != nil {
+		return err
+	}
+	j.info = Info{j.model.Description(), j.model.Path, j.model.Bytes(), j.rubric.Name, j.prefix, j.options.Reading, p}
+	err := j.calibrate(ctx)
+	j.stats = Stats{}
+	return err
+}
+
+// prepare finds the tokens of rubric and digits.
 func (j *Judge) prepare(f frame) error {
 	prefix, tail, err := f.tokens(j.model)
 	if err != nil {
 		return err
 	}
-	j.tail = tail
-	if err := j.findDigits(j.rubric.Form == "plain"); err != nil {
-		return err
+	j.tail, j.prefix, j.prefixIDs = tail, len(prefix), prefix
+	return j.findDigits(j.rubric.Form == "plain")
+}
+
+// resize makes a context for a pace, in the place of another one's, and reads
+// the rubric.
+func (j *Judge) resize(p Pace) (err error) {
+	if j.context != nil {
+		j.context.Close()
 	}
 	o := j.options
 	perStory := o.MaxTokens + len(j.tail) + answerRoom
+	j.pace = p
 	j.context, err = j.model.NewContext(llama.ContextOptions{
-		Tokens: len(prefix) + o.Wave*perStory + 64, Batch: max(len(prefix), o.Wave*perStory), Sequences: o.Wave + 1,
-		Outputs: o.Wave, Threads: o.Threads,
+		Tokens: j.prefix + p.Wave*perStory + 64, Batch: max(j.prefix, p.Wave*perStory), MicroBatch: p.MicroBatch, Sequences: p.Wave + 1,
+		Outputs: p.Wave, Threads: o.Threads,
 	})
 	if err != nil {
 		return err
 	}
-	j.prefix, j.prefixIDs = len(prefix), prefix
-	if err := j.readPrefix(); err != nil {
-		return err
-	}
-	j.info = Info{j.model.Description(), j.model.Path, j.model.Bytes(), j.rubric.Name, j.prefix, o.Reading}
-	return nil
+	return j.readPrefix()
 }
 
 func (j *Judge) readPrefix() error {
@@ -217,6 +237,12 @@ func (j *Judge) Close() {
 // Info describes the judge.
 func (j *Judge) Info() Info { return j.info }
 
+// Pace is the judge's.
+func (j *Judge) Pace() Pace { return j.pace }
+
+// Device names what the judge computes on.
+func (j *Judge) Device() string { return j.model.Device() }
+
 // Calibration is the one in use.
 func (j *Judge) Calibration() Calibration { return j.calibration }
 
@@ -247,11 +273,11 @@ func (j *Judge) Rate(ctx context.Context, stories []string) ([]Rating, error) {
 	started := time.Now()
 	defer func() { j.stats.Seconds += time.Since(started).Seconds() }()
 	ratings := make([]Rating, 0, len(stories))
-	for first := 0; first < len(stories); first += j.options.Wave {
+	for first := 0; first < len(stories); first += j.pace.Wave {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		wave := stories[first:min(first+j.options.Wave, len(stories))]
+		wave := stories[first:min(first+j.pace.Wave, len(stories))]
 		tokens := make([][]int32, len(wave))
 		for i, s := range wave {
 			t, err := j.story(s)

@@ -20,7 +20,7 @@ var wellMade = []string{
 
 func openJudge(t testing.TB, model, reading string) *Judge {
 	t.Helper()
-	j, err := Open(context.Background(), Options{Model: model, Prompt: "Once upon a time,", Reading: reading, MaxTokens: 256, Threads: 2, Wave: 1,
+	j, err := Open(context.Background(), Options{Model: model, Prompt: "Once upon a time,", Reading: reading, MaxTokens: 256, Threads: 2, Pace: Fixed,
 		Temperature: 0.2, Seed: 42, Calibrate: reading == "expected"})
 	if fault.Code(err) == int(fault.Capability) {
 		t.Skipf("no teacher on this machine: %v", err)
@@ -89,7 +89,7 @@ func TestMissingTeacher(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	_, err = Open(context.Background(), Options{LlamaDir: dir, Model: t.TempDir() + "/none.gguf", Reading: "expected", MaxTokens: 10, Threads: 1, Wave: 1})
+	_, err = Open(context.Background(), Options{LlamaDir: dir, Model: t.TempDir() + "/none.gguf", Reading: "expected", MaxTokens: 10, Threads: 1, Pace: Fixed})
 	if fault.Code(err) != int(fault.Capability) {
 		t.Errorf("missing teacher gave %v", err)
 	}
@@ -128,7 +128,7 @@ func TestParseMarks(t *testing.T) {
 // temperature 0 the words agree but for the last digits of the logits.
 func TestSampledWave(t *testing.T) {
 	rate := func(wave int, stories ...string) map[string]Rating {
-		j, err := Open(context.Background(), Options{Model: "gemma-270m", Prompt: "Once upon a time,", Reading: "sampled", MaxTokens: 256, Threads: 2, Wave: wave, Seed: 42})
+		j, err := Open(context.Background(), Options{Model: "gemma-270m", Prompt: "Once upon a time,", Reading: "sampled", MaxTokens: 256, Threads: 2, Pace: Pace{wave, 512}, Seed: 42})
 		if fault.Code(err) == int(fault.Capability) {
 			t.Skipf("no teacher on this machine: %v", err)
 		}

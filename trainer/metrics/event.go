@@ -20,11 +20,14 @@ type PretrainEvent struct {
 	TokPerSec float64 `json:"tok_per_s"`
 }
 
-// Seconds are the exclusive times of the stages of a batch or a run.
+// Seconds are the times of the stages of a batch or a run. They exclude each
+// other, so that their sum is the time on the clock: rollout and judge are what
+// each spent without the other, overlap what they spent at once.
 type Seconds struct {
 	Pretrain float64 `json:"pretrain,omitempty"`
 	Rollout  float64 `json:"rollout"`
 	Judge    float64 `json:"judge"`
+	Overlap  float64 `json:"overlap"`
 	Logprob  float64 `json:"logprob"`
 	Update   float64 `json:"update"`
 	Other    float64 `json:"other"` // checkpoints, evaluation, logs, idle
@@ -35,6 +38,7 @@ func (s *Seconds) Add(o Seconds) {
 	s.Pretrain += o.Pretrain
 	s.Rollout += o.Rollout
 	s.Judge += o.Judge
+	s.Overlap += o.Overlap
 	s.Logprob += o.Logprob
 	s.Update += o.Update
 	s.Other += o.Other

@@ -131,23 +131,39 @@ const contextBytes = 600 << 20
 // spare is left free, in percent: allocators round and fragment.
 const spare = 5
 
-// microBatch is libllama's n_ubatch, the tokens of one pass.
-const microBatch = 512
+// Settle stands in for the measurement of a run: a wave that is left to it is
+// the largest of its candidates that fits, since larger ones are faster on a
+// card, or the least; the micro-batch is libllama's own.
+func Settle(c config.Config, t Teacher, limits []uint64) (config.Config, error) {
+	if c.Teacher.MicroBatch < 0 {
+		c.Teacher.MicroBatch = config.Pick(judge.Fixed.MicroBatch)
+	}
+	if c.Teacher.Wave > 0 {
+		return c, nil
+	}
+	for _, wave := range slices.Backward(judge.Waves) {
+		c.Teacher.Wave = config.Pick(min(wave, c.Rollout.Stories))
+		if m, err := lay(c, t, limits); err != nil || m.Fits {
+			return c, err
+		}
+	}
+	return c, nil
+}
 
 // workspace estimates libllama's compute buffer: for a micro-batch the two
 // widest results of a layer, four of its width, and 32-bit logits of the rows
 // that are asked for.
-func (t Teacher) workspace(wave int) uint64 {
-	return microBatch*4*uint64(2*t.Hidden+4*t.Width) + uint64(wave)*4*uint64(t.Vocabulary)
+func (t Teacher) workspace(c config.Config) uint64 {
+	return uint64(c.Teacher.MicroBatch)*4*uint64(2*t.Hidden+4*t.Width) + uint64(c.Teacher.Wave)*4*uint64(t.Vocabulary)
 }
 
 // cells are those of the judge's cache (trainer/judge).
 func (t Teacher) cells(c config.Config) uint64 {
-	return uint64(t.Prefix + c.Teacher.Wave*(run.TeacherRoom(c)+24) + 64)
+	return uint64(t.Prefix + int(c.Teacher.Wave)*(run.TeacherRoom(c)+24) + 64)
 }
 
-// Fit plans a configuration on cards of so many bytes: one for both, or the
-// teacher's and the student's.
+// Fit plans a settled configuration on cards of so many bytes: one for both, or
+// the teacher's and the student's.
 func Fit(c config.Config, t Teacher, limits []uint64) (Memory, error) {
 	m, err := lay(c, t, limits)
 	if err != nil || m.Fits {
@@ -166,7 +182,7 @@ func lay(c config.Config, t Teacher, limits []uint64) (Memory, error) {
 	m.Parts = []Part{
 		{"teacher, weights", 0, t.Weights, t.Type + ", by " + t.Source},
 		{"teacher, cache", 0, t.Cache * t.cells(c), fmt.Sprintf("%d cells for waves of %d", t.cells(c), c.Teacher.Wave)},
-		{"teacher, workspace", 0, t.workspace(c.Teacher.Wave), "estimated from the shape"},
+		{"teacher, workspace", 0, t.workspace(c), "estimated from the shape"},
 		{"teacher, context", 0, contextBytes, "assumed"},
 	}
 	for _, part := range []struct {

@@ -73,6 +73,9 @@ func TestFit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if c, err = Settle(c, teacher, x.limits); err != nil {
+			t.Fatal(err)
+		}
 		m, err := Fit(c, teacher, x.limits)
 		if err != nil || m.Fits != x.fits || !strings.Contains(m.Remedy, x.says) || (m.Remedy == "") != x.fits {
 			t.Errorf("%s on %d GiB: fits %v, %q, %v", x.name, x.limits[0]>>30, m.Fits, m.Remedy, err)
@@ -87,8 +90,14 @@ func TestFit(t *testing.T) {
 			}
 		}
 	}
+	// A wave left to the run's measurement is the largest that fits.
 	c := load(t, "h200")
 	teacher, _ := FindTeacher(c)
+	for limit, wave := range map[uint64]config.Pick{139 << 30: 255, 79 << 30: 255, 60 << 30: 128, 2 << 30: 1} {
+		if settled, err := Settle(c, teacher, []uint64{limit}); err != nil || settled.Teacher.Wave != wave || settled.Teacher.MicroBatch != 512 {
+			t.Errorf("%d GiB: waves of %v, micro-batches of %v, %v", limit>>30, settled.Teacher.Wave, settled.Teacher.MicroBatch, err)
+		}
+	}
 	if _, err := Fit(c, teacher, make([]uint64, 3)); fault.Code(err) != int(fault.Usage) {
 		t.Errorf("three cards: %v", err)
 	}
@@ -113,6 +122,7 @@ func TestTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	k.Teacher.Wave = 16
 	a, b := Project(k, teacher, slow), Project(k, teacher, fast)
 	if r := a.Hours / b.Hours; r < 2 || r > fast.TFLOPs/slow.TFLOPs+1 {
 		t.Errorf("hours %g and %g", a.Hours, b.Hours)
@@ -121,6 +131,14 @@ func TestTime(t *testing.T) {
 	want := 2 * 8.03e9 * 360 * (15*1.3 + 90 + 10) / (989e12 * 0.35)
 	if got := b.Stages[1].Seconds; math.Abs(got-want)/want > 0.02 {
 		t.Errorf("judge: %g s, by hand %g", got, want)
+	}
+	// With overlap a batch takes the longer of telling and rating, not both.
+	k.Interact.Overlap = "off"
+	apart := Project(k, teacher, fast)
+	s := apart.Stages
+	rollout, judge := s[0].Seconds, s[1].Seconds+s[2].Seconds
+	if d := apart.BatchSeconds - b.BatchSeconds - min(rollout, judge); math.Abs(d) > 1e-9 || math.Abs(apart.BatchSeconds-rollout-judge-s[3].Seconds-s[4].Seconds) > 1e-9 {
+		t.Errorf("a batch of %g s, overlapped %g s, telling %g s, rating %g s", apart.BatchSeconds, b.BatchSeconds, rollout, judge)
 	}
 	if _, err := NamedCard("voodoo2"); fault.Code(err) != int(fault.Usage) {
 		t.Error(err)

@@ -77,7 +77,9 @@ func BatchFLOPs(c config.Config, t Teacher, reply, teacherTokens float64) float6
 }
 
 // Project says what a run takes on a card by its data sheet and the shares
-// above. A story is taken at its full length, so it errs on the long side.
+// above. A story is taken at its full length, so it errs on the long side. With
+// overlap, which a card has by default, the shorter of telling and rating hides
+// behind the longer: on one card the least there can be, since they share it.
 func Project(c config.Config, t Teacher, card Card) Time {
 	stories := float64(c.Rollout.Stories)
 	prompt := float64(len(strings.Fields(c.Rollout.Prompt))) * tokensAWord
@@ -107,6 +109,9 @@ func Project(c config.Config, t Teacher, card Card) Time {
 		{"log-probabilities", logprob, fmt.Sprintf("two passes at %.0f %% of peak", 100*studentShare)},
 		{"update", update, fmt.Sprintf("%d epochs of 6 x %.0f M parameters x %.0f tokens", c.PPO.Epochs, p/1e6, tokens)},
 	}}
+	if c.Interact.Overlap != "off" {
+		x.Stages = append(x.Stages, Stage{"told and rated at once", -min(rollout, prefill+digits), "interact.overlap: hidden behind the longer, at best"})
+	}
 	for _, s := range x.Stages {
 		x.BatchSeconds += s.Seconds
 	}

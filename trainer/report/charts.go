@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"html/template"
 	"image/color"
+	"slices"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -18,7 +19,7 @@ import (
 // Colours that stay apart for colour-blind readers (Okabe & Ito).
 var palette = []color.Color{
 	color.RGBA{0, 114, 178, 255}, color.RGBA{230, 159, 0, 255}, color.RGBA{0, 158, 115, 255},
-	color.RGBA{204, 121, 167, 255}, color.RGBA{213, 94, 0, 255},
+	color.RGBA{204, 121, 167, 255}, color.RGBA{213, 94, 0, 255}, color.RGBA{86, 180, 233, 255},
 }
 
 // curve is one line with optional half widths of its interval.
@@ -56,6 +57,14 @@ func charts(c contents) ([]chart, error) {
 	stage := func(name string, y func(metrics.Seconds) float64) curve {
 		return batchCurve(name, c.Batches, func(b metrics.BatchEvent) float64 { return y(b.Seconds) }, nil)
 	}
+	stages := []curve{
+		stage("rollout", func(s metrics.Seconds) float64 { return s.Rollout }), stage("judge", func(s metrics.Seconds) float64 { return s.Judge }),
+		stage("log-probabilities", func(s metrics.Seconds) float64 { return s.Logprob }), stage("update", func(s metrics.Seconds) float64 { return s.Update }),
+		stage("other", func(s metrics.Seconds) float64 { return s.Other }),
+	}
+	if slices.ContainsFunc(c.Batches, func(b metrics.BatchEvent) bool { return b.Seconds.Overlap > 0 }) {
+		stages = append(stages, stage("rollout and judge at once", func(s metrics.Seconds) float64 { return s.Overlap }))
+	}
 	var all []chart
 	for _, d := range []struct {
 		title, x, y string
@@ -66,10 +75,7 @@ func charts(c contents) ([]chart, error) {
 		{"KL to the pretrained student", "batch", "nats a story", []curve{batchCurve("KL", c.Batches, func(b metrics.BatchEvent) float64 { return b.PPO.KL }, nil)}},
 		{"Length of the replies", "batch", "tokens", []curve{batchCurve("tokens", c.Batches, func(b metrics.BatchEvent) float64 { return b.ReplyTokens }, nil)}},
 		{"Variety of the replies", "batch", "distinct n-grams / n-grams", distinct},
-		{"Time of a batch by stage", "batch", "seconds", []curve{
-			stage("rollout", func(s metrics.Seconds) float64 { return s.Rollout }), stage("judge", func(s metrics.Seconds) float64 { return s.Judge }),
-			stage("log-probabilities", func(s metrics.Seconds) float64 { return s.Logprob }), stage("update", func(s metrics.Seconds) float64 { return s.Update }),
-			stage("other", func(s metrics.Seconds) float64 { return s.Other })}},
+		{"Time of a batch by stage", "batch", "seconds", stages},
 	} {
 		if len(d.curves[0].points) == 0 {
 			continue

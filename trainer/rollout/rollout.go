@@ -41,13 +41,15 @@ type Teller struct {
 }
 
 // Tell tells one story per id, all after the same prompt. The stories do not
-// depend on how many are told together.
-func (t Teller) Tell(ctx context.Context, prompt []int32, ids []uint64, done func(stories int)) ([]Story, error) {
+// depend on how many are told together. Unless it is nil, ended gets each story
+// as soon as it has ended: of those told together the shorter first, of equally
+// long ones that of the lower index. An error of its stops the telling.
+func (t Teller) Tell(ctx context.Context, prompt []int32, ids []uint64, ended func(i int, s Story) error) ([]Story, error) {
 	if len(prompt) == 0 {
 		return nil, fault.New(fault.Usage, "rollout: the prompt is empty")
 	}
 	wave := t.Model.Options().DecodeStories
-	var stories []Story
+	stories := make([]Story, len(ids))
 	for first := 0; first < len(ids); first += wave {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -57,19 +59,22 @@ func (t Teller) Tell(ctx context.Context, prompt []int32, ids []uint64, done fun
 		for i := range prompts {
 			prompts[i] = prompt
 		}
-		replies, err := t.Model.Generate(student.Pack(prompts), part, t.Generation)
-		if err != nil {
-			return nil, err
-		}
-		for i, r := range replies {
+		_, err := t.Model.GenerateEach(student.Pack(prompts), part, t.Generation, func(i int, r student.Reply) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			all := append(append([]int32(nil), prompt...), r.Tokens...)
-			stories = append(stories, Story{
+			stories[first+i] = Story{
 				ID: part[i], Prompt: prompt, Reply: r.Tokens, Logprob: r.Logprob,
 				Text: t.Tokenizer.Decode(all, true), Words: t.Tokenizer.Decode(r.Tokens, true),
-			})
-		}
-		if done != nil {
-			done(len(stories))
+			}
+			if ended == nil {
+				return nil
+			}
+			return ended(first+i, stories[first+i])
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	return stories, nil

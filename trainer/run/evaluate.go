@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"onceupon/trainer/checkpoint"
 	"onceupon/trainer/fault"
@@ -40,21 +41,27 @@ func (s *session) rate(ctx context.Context, j *judge.Judge, who, set string, sto
 	var e Evaluated
 	var replies []string
 	event := metrics.EvaluationEvent{Event: "evaluation", Batch: s.state.Batch, Set: set, Judge: who, N: len(stories)}
-	for i, story := range stories {
-		r, err := j.Rate(ctx, []string{story.Text})
+	for wave := range slices.Chunk(stories, j.Pace().Wave) {
+		var texts []string
+		for _, story := range wave {
+			texts = append(texts, story.Text)
+		}
+		ratings, err := j.Rate(ctx, texts)
 		if err != nil {
 			return e, storyError(err)
 		}
-		if r[0].Unreadable {
-			return e, fault.New(fault.Teacher, "held-out story %d: the %s's answer %q has no three marks: take teacher.reading = expected", i, who, r[0].Text)
+		for i, r := range ratings {
+			if r.Unreadable {
+				return e, fault.New(fault.Teacher, "held-out story %d: the %s's answer %q has no three marks: take teacher.reading = expected", len(replies), who, r.Text)
+			}
+			e.Scores = append(e.Scores, r.Score())
+			for k := range e.Marks {
+				e.Marks[k] += r.Calibrated[k] / float64(len(stories))
+			}
+			replies = append(replies, wave[i].Words)
+			event.Words += float64(len(storyWords(wave[i]))) / float64(len(stories))
 		}
-		e.Scores = append(e.Scores, r[0].Score())
-		for k := range e.Marks {
-			e.Marks[k] += r[0].Calibrated[k] / float64(len(stories))
-		}
-		replies = append(replies, story.Words)
-		event.Words += float64(len(storyWords(story))) / float64(len(stories))
-		s.o.Reporter.Progress("read by "+who, int64(i+1), int64(len(stories)), "stories", set)
+		s.o.Reporter.Progress("read by "+who, int64(len(replies)), int64(len(stories)), "stories", set)
 	}
 	e.Distinct = metrics.Distinct(replies)
 	event.Marks, event.Distinct = e.Marks, e.Distinct
@@ -69,14 +76,14 @@ func (s *session) rate(ctx context.Context, j *judge.Judge, who, set string, sto
 const sampleStories = 6
 
 // second reads stories of the report set, before and after, with the judge
-// that never teaches. The teacher is closed by then: two models at once would
-// share the cache of the processor.
-func (s *session) second(ctx context.Context, before, after []rollout.Story) (*metrics.SecondJudge, error) {
+// that never teaches, at the teacher's pace. The teacher is closed by then: two
+// models at once would share the cache of the processor.
+func (s *session) second(ctx context.Context, pace judge.Pace, before, after []rollout.Story) (*metrics.SecondJudge, error) {
 	if s.c.Teacher.SecondJudge == "" {
 		return nil, nil
 	}
 	o := JudgeOptions(s.c, s.o.Log)
-	o.Model = s.c.Teacher.SecondJudge
+	o.Model, o.Pace = s.c.Teacher.SecondJudge, pace
 	j, err := judge.Open(ctx, o)
 	if err != nil {
 		return nil, err
@@ -186,6 +193,7 @@ func (s *session) finish(ctx context.Context) (metrics.ResultEvent, error) {
 	if err != nil {
 		return metrics.ResultEvent{}, err
 	}
+	pace := s.teacher.Pace()
 	s.teacher.Close()
 	s.teacher = nil
 	before := s.state.Before.Report
@@ -199,7 +207,7 @@ func (s *session) finish(ctx context.Context) (metrics.ResultEvent, error) {
 	r.ScoreBefore, _ = metrics.MeanCI(before.Scores)
 	r.ScoreAfter, _ = metrics.MeanCI(after.Scores)
 	r.Rise, r.RiseCI = metrics.PairedRise(before.Scores, after.Scores)
-	if r.SecondJudge, err = s.second(ctx, told, stories); err != nil {
+	if r.SecondJudge, err = s.second(ctx, pace, told, stories); err != nil {
 		return r, err
 	}
 	if r.WeightsSHA256, err = checkpoint.WeightsHash(s.policy); err != nil {

@@ -92,11 +92,11 @@ func WellMade(c config.Config, n int) []string { return wellMade(c.Rollout.Promp
 // openTeacher opens the teacher and, on the first start, tests it.
 func (s *session) openTeacher(ctx context.Context) error {
 	var err error
-	if s.teacher, err = OpenTeacher(ctx, s.c, s.o.Log); err != nil {
+	if s.teacher, err = s.openMeasured(ctx); err != nil {
 		return err
 	}
 	info := s.teacher.Info()
-	s.o.Reporter.Say("teacher: %s, rubric %s of %d tokens, %s reading", info.Model, info.Rubric, info.PrefixTokens, info.Reading)
+	s.o.Reporter.Say("teacher: %s, rubric %s of %d tokens, %s reading, waves of %d", info.Model, info.Rubric, info.PrefixTokens, info.Reading, info.Wave)
 	if !s.c.Teacher.Probe || s.state.Phase != phasePretrain {
 		return nil
 	}
@@ -119,10 +119,11 @@ func (s *session) openTeacher(ctx context.Context) error {
 // interact runs batches until the budget or their number is reached.
 func (s *session) interact(ctx context.Context) error {
 	var err error
-	if err := s.openTeacher(ctx); err != nil {
+	// Before the teacher, whose pace is measured in the memory that is left.
+	if s.reference, err = student.New(s.policy.Config(), ReferenceOptions(s.c)); err != nil {
 		return err
 	}
-	if s.reference, err = student.New(s.policy.Config(), ReferenceOptions(s.c)); err != nil {
+	if err := s.openTeacher(ctx); err != nil {
 		return err
 	}
 	trainer := ppo.New(PPOSettings(s.c.PPO), s.policy, s.reference)
@@ -193,17 +194,23 @@ func (s *session) batch(ctx context.Context, trainer *ppo.Trainer, promptWords i
 	if s.c.PPO.RolloutDropout && s.state.Batch > 0 {
 		teller.Generation.Dropout = float32(s.c.Pretrain.Dropout)
 	}
-	stories, err := teller.Tell(ctx, s.prompt, ids(uint64(s.state.Batch)*uint64(n), n), nil)
+	before := s.teacher.Stats()
+	stories, ratings, seconds, err := handover{
+		stories: n, wave: s.teacher.Pace().Wave, overlap: Overlaps(s.c), unreadable: s.c.Teacher.MaxUnreadable, teacher: s.teacher,
+		tell: func(ctx context.Context, ended func(int, rollout.Story) error) ([]rollout.Story, error) {
+			return teller.Tell(ctx, s.prompt, ids(uint64(s.state.Batch)*uint64(n), n), ended)
+		},
+	}.run(ctx)
 	if err != nil {
-		return err
+		return s.saveAfter(err) // nothing of the batch is done: the student is that of the last one
 	}
-	event.Seconds.Rollout = s.lap()
-
-	ratings, rewards, err := s.ratings(ctx, stories, &event)
-	if err != nil {
-		return err
+	event.Seconds.Add(seconds)
+	event.Seconds.Other += s.lap() - seconds.Rollout - seconds.Judge - seconds.Overlap
+	rewards := s.rewards(stories, ratings, &event)
+	if after := s.teacher.Stats(); after.Seconds > before.Seconds {
+		event.TeacherTokPerS = float64(after.Tokens-before.Tokens) / (after.Seconds - before.Seconds)
+		event.StoriesPerSec = float64(after.Stories-before.Stories) / (after.Seconds - before.Seconds)
 	}
-	event.Seconds.Judge = s.lap()
 
 	packed, prompts := rollout.Pack(stories)
 	scores := make([]float32, n)
@@ -240,7 +247,7 @@ func (s *session) batch(ctx context.Context, trainer *ppo.Trainer, promptWords i
 		}
 	}
 	event.BudgetWords = s.state.Budget.Spent
-	event.RolloutTokPerS = event.ReplyTokens * float64(n) / event.Seconds.Rollout
+	event.RolloutTokPerS = event.ReplyTokens * float64(n) / (event.Seconds.Rollout + event.Seconds.Overlap)
 	event.UpdateTokPerS = float64(len(packed.Tokens)*s.c.PPO.Epochs) / event.Seconds.Update
 
 	s.state.Batch++
@@ -262,28 +269,17 @@ func (s *session) batch(ctx context.Context, trainer *ppo.Trainer, promptWords i
 	return s.record("batch", int64(s.state.Batch), event)
 }
 
-// ratings asks the teacher and computes the rewards; too many unreadable ones
-// are fault.Teacher.
-func (s *session) ratings(ctx context.Context, stories []rollout.Story, event *metrics.BatchEvent) ([]judge.Rating, []float64, error) {
-	texts, replies := make([]string, len(stories)), make([]string, len(stories))
-	for i, story := range stories {
-		texts[i], replies[i] = story.Text, story.Words
-	}
-	before := s.teacher.Stats()
-	ratings, err := s.teacher.Rate(ctx, texts)
-	if err != nil {
-		return nil, nil, storyError(err)
-	}
-	after := s.teacher.Stats()
-	rewards := make([]float64, len(stories))
+// rewards computes what PPO gets, and what the event says of stories and
+// ratings.
+func (s *session) rewards(stories []rollout.Story, ratings []judge.Rating, event *metrics.BatchEvent) []float64 {
+	rewards, replies := make([]float64, len(stories)), make([]string, len(stories))
 	var marks [3][]float64
 	var scores []float64
-	last := ""
 	for i, r := range ratings {
+		replies[i] = stories[i].Words
 		event.MissingMarks += r.Missing
 		if r.Unreadable {
 			event.Unreadable++
-			last = r.Text
 			continue
 		}
 		rewards[i] = s.reward(stories[i], r)
@@ -293,9 +289,6 @@ func (s *session) ratings(ctx context.Context, stories []rollout.Story, event *m
 		for k := range marks {
 			marks[k] = append(marks[k], r.Calibrated[k])
 		}
-	}
-	if limit := s.c.Teacher.MaxUnreadable; float64(event.Unreadable) > limit*float64(len(stories)) {
-		return nil, nil, fault.New(fault.Teacher, "%d of %d ratings were unreadable, the last one %q; teacher.max_unreadable = %g: take another teacher or reading = expected", event.Unreadable, len(stories), last, limit)
 	}
 	readable := float64(len(scores))
 	event.Reward /= readable
@@ -309,11 +302,7 @@ func (s *session) ratings(ctx context.Context, stories []rollout.Story, event *m
 		event.ReplyWords += float64(len(storyWords(story))) / float64(len(stories))
 	}
 	event.Distinct = metrics.Distinct(replies)
-	if seconds := after.Seconds - before.Seconds; seconds > 0 {
-		event.TeacherTokPerS = float64(after.Tokens-before.Tokens) / seconds
-		event.StoriesPerSec = float64(after.Stories-before.Stories) / seconds
-	}
-	return ratings, rewards, nil
+	return rewards
 }
 
 // records are the lines of stories.jsonl.zst.

@@ -230,21 +230,6 @@ func (s *session) teller() rollout.Teller {
 	}}
 }
 
-// JudgeOptions are those of a configuration's teacher.
-func JudgeOptions(c config.Config, log *slog.Logger) judge.Options {
-	t := c.Teacher
-	return judge.Options{
-		LlamaDir: t.LlamaDir, AnyHash: t.LlamaDir != "", Device: t.Device, Model: t.Model, Rubric: t.Rubric,
-		Prompt: c.Rollout.Prompt, Reading: t.Reading, MaxTokens: TeacherRoom(c), Threads: Threads(c), Wave: t.Wave, Temperature: t.Temperature,
-		Seed: t.Seed, Calibrate: t.Calibrate, MissingMarks: t.MissingMarks, Log: log,
-	}
-}
-
-// OpenTeacher opens the teacher of a configuration.
-func OpenTeacher(ctx context.Context, c config.Config, log *slog.Logger) (*judge.Judge, error) {
-	return judge.Open(ctx, JudgeOptions(c, log))
-}
-
 // TeacherRoom is how many teacher tokens a story may have. A token of the
 // student's may be a single byte of several that the teacher needs one token
 // for, but not longer than the longest: four teacher tokens a student token and
