@@ -138,7 +138,7 @@ type batchClock struct {
 func (b *batchClock) flops(c config.Config, t plan.Teacher) float64 {
 	sum := 0.0
 	for _, e := range b.events {
-		sum += plan.BatchFLOPs(c, t, e.ReplyTokens, e.TeacherTokPerS*e.Seconds.Judge)
+		sum += plan.BatchFLOPs(c, t, e.ReplyTokens, e.TeacherTokPerS*(e.Seconds.Judge+e.Seconds.Overlap))
 	}
 	return sum / float64(len(b.events))
 }
