@@ -105,7 +105,7 @@ static int run(create *make, const char *name, const char *isa, const char *kern
                              .kernels = kernels,
                              .context = 256,
                              .head_width = 128,
-                             .parameters = 1 << 18,
+                             .parameters = 1 << 20,
                              .stream = make == backend_cpu_create ? 256 : 4104,
                              .heads = 4,
                              .vocabulary = 4096,
