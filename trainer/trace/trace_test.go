@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -45,7 +46,15 @@ func emulated(t *testing.T) Options {
 	return Options{Backend: "cuda", Threads: 1}
 }
 
+// oneThread keeps a test on its thread: ThreadSanitizer does not see how Go
+// hands a goroutine, and with it a student, from thread to thread.
+func oneThread(t *testing.T) {
+	runtime.LockOSThread()
+	t.Cleanup(runtime.UnlockOSThread)
+}
+
 func TestGPT2IsPyTorchsEmulated(t *testing.T) {
+	oneThread(t)
 	o := emulated(t)
 	checks, err := GPT2(folder(t, "gpt2"), o)
 	if err != nil {
@@ -59,6 +68,7 @@ func TestPPOIsTRLsEmulated(t *testing.T) {
 	o, dir := emulated(t), folder(t, "ppo")
 	for _, name := range []string{"accumulate", "eos", "equal", "left", "minibatch", "skip", "unequal", "variants"} {
 		t.Run(name, func(t *testing.T) {
+			oneThread(t)
 			o := o
 			o.Case = name
 			checks, err := PPO(context.Background(), dir, o)
