@@ -127,7 +127,7 @@ recorded:
 # wait, so two teachers at once take ten times as long as one after the other.
 test-go: build $(VENV)/stamp recorded
 	ONCEUPON_PYTHON=$(CURDIR)/$(VENV)/bin/python go test -p 1 -parallel 1 ./...
-	go test -race ./bindings/student ./trainer/ppo ./trainer/pretrain ./trainer/tokenizer ./trainer/metrics ./trainer/corpus ./trainer/trace ./ggml
+	go test -race ./bindings/student ./trainer/ppo ./trainer/pretrain ./trainer/tokenizer ./trainer/metrics ./trainer/corpus ./trainer/trace ./trainer/run ./ggml
 
 # Instruction counts of the kernels against those recorded (bench/results).
 instructions: native
