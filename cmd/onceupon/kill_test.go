@@ -13,10 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
-
 	"onceupon/trainer/judge"
 	"onceupon/trainer/metrics"
+	"onceupon/trainer/xtest"
 )
 
 // killed makes the smoke run's loop short: no probe, no second judge.
@@ -178,7 +177,7 @@ func TestKilledRunEndsInTheSameWeights(t *testing.T) {
 	if resumed.MaxLogprobDiff != 0 {
 		t.Errorf("log-probabilities while sampling and in the update differ by %g", resumed.MaxLogprobDiff)
 	}
-	if a, b := allStories(t, filepath.Join(dir, "whole")), allStories(t, broken); len(a) == 0 || !bytes.Equal(a, b) {
+	if a, b := xtest.ReadZstd(t, filepath.Join(filepath.Join(dir, "whole", "stories.jsonl.zst"))), xtest.ReadZstd(t, filepath.Join(broken, "stories.jsonl.zst")); len(a) == 0 || !bytes.Equal(a, b) {
 		t.Errorf("stories.jsonl.zst: %d and %d bytes that differ", len(a), len(b))
 	}
 	// Every event once: the logs were cut back to the checkpoints.
@@ -198,26 +197,6 @@ func TestKilledRunEndsInTheSameWeights(t *testing.T) {
 	if again.WeightsSHA256 != whole.WeightsSHA256 {
 		t.Errorf("the finished run's result: %+v", again)
 	}
-}
-
-// allStories is the text of a run's stories.jsonl.zst.
-func allStories(t *testing.T, folder string) []byte {
-	t.Helper()
-	f, err := os.Open(filepath.Join(folder, "stories.jsonl.zst"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := zstd.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer z.Close()
-	text, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
 }
 
 // TestInterrupt stops a pretraining as Ctrl-C does: exit code 130 and a

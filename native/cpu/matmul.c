@@ -13,21 +13,28 @@ void CPU_NAME(cpu_matmul_backward_weight)(backend *b, tensor dw, float *dbias, t
 void CPU_NAME(cpu_matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w, const float *bias);
 void CPU_NAME(cpu_matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
 
+/* out = x times what is still to be named, b or packed_b. */
+static gemm_arguments of_rows(tensor out, tensor x, const float *bias)
+{
+    return (gemm_arguments){.out = out.data,
+                            .out_row = (size_t)out.cols,
+                            .M = out.rows,
+                            .N = out.cols,
+                            .K = x.cols,
+                            .a = x.data,
+                            .a_row = (size_t)x.cols,
+                            .a_col = 1,
+                            .bias = bias};
+}
+
 static void forward(backend *b, tensor out, tensor x, tensor w, const float *bias, float *gelu)
 {
-    CPU_NAME(cpu_gemm)(b, &(gemm_arguments){.out = out.data,
-                                            .out_row = (size_t)out.cols,
-                                            .M = out.rows,
-                                            .N = out.cols,
-                                            .K = x.cols,
-                                            .a = x.data,
-                                            .a_row = (size_t)x.cols,
-                                            .a_col = 1,
-                                            .b = w.data,
-                                            .b_row = 1,
-                                            .b_col = (size_t)w.cols,
-                                            .bias = bias,
-                                            .gelu = gelu});
+    gemm_arguments g = of_rows(out, x, bias);
+    g.b = w.data;
+    g.b_row = 1;
+    g.b_col = (size_t)w.cols;
+    g.gelu = gelu;
+    CPU_NAME(cpu_gemm)(b, &g);
 }
 
 void CPU_NAME(cpu_matmul_forward)(backend *b, tensor out, tensor x, tensor w, const float *bias)
@@ -48,16 +55,9 @@ void CPU_NAME(cpu_matmul_pack)(backend *b, float *packed, tensor w)
 
 void CPU_NAME(cpu_matmul_forward_packed)(backend *b, tensor out, tensor x, const float *packed, const float *bias)
 {
-    CPU_NAME(cpu_gemm)(b, &(gemm_arguments){.out = out.data,
-                                            .out_row = (size_t)out.cols,
-                                            .M = out.rows,
-                                            .N = out.cols,
-                                            .K = x.cols,
-                                            .a = x.data,
-                                            .a_row = (size_t)x.cols,
-                                            .a_col = 1,
-                                            .packed_b = packed,
-                                            .bias = bias});
+    gemm_arguments g = of_rows(out, x, bias);
+    g.packed_b = packed;
+    CPU_NAME(cpu_gemm)(b, &g);
 }
 
 static void backward_input(backend *b, tensor dx, tensor dout, tensor w, int accumulate, const float *up)

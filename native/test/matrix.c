@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bf16.h"
+
 int failures, cases, few;
 static uint64_t generator = 88172645463325252ull;
 
@@ -51,23 +53,6 @@ float *filled(size_t n, double scale)
     for (size_t i = 0; i < n; i++)
         x[i] = (float)((uniform() + uniform() + uniform() - 1.5) * scale);
     return x;
-}
-
-static uint16_t to_bf16(float v)
-{
-    uint32_t u;
-    memcpy(&u, &v, sizeof u);
-    if ((u & 0x7fffffffu) > 0x7f800000u)
-        return 0x7fff;
-    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
-}
-
-static float from_bf16(uint16_t v)
-{
-    uint32_t u = (uint32_t)v << 16;
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
 }
 
 float *activations(const backend *b, size_t n, double scale)

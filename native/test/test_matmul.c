@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bf16.h"
 #include "cuda_library.h"
 #include "ref.h"
 
@@ -42,21 +43,6 @@ static double uniform(void)
     generator ^= generator >> 7;
     generator ^= generator << 17;
     return (double)(generator >> 11) * 0x1p-53;
-}
-
-static uint16_t to_bf16(float v)
-{
-    uint32_t u;
-    memcpy(&u, &v, sizeof u);
-    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
-}
-
-static float from_bf16(uint16_t v)
-{
-    uint32_t u = (uint32_t)v << 16;
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
 }
 
 static tensor host(int rows, int cols)

@@ -3,7 +3,6 @@ package exchange
 import (
 	"encoding/binary"
 	"encoding/json"
-	"io"
 	"math"
 	"os"
 	"os/exec"
@@ -12,11 +11,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/klauspost/compress/zstd"
-
 	"onceupon/bindings/student"
 	"onceupon/trainer/checkpoint"
 	"onceupon/trainer/storybook"
+	"onceupon/trainer/xtest"
 )
 
 // transformers runs scripts/peers/transformers_files with the Python of
@@ -94,21 +92,13 @@ func running(t *testing.T, from *student.Model) *student.Model {
 // they are not, of the storybook.
 func megabyte(t *testing.T) []byte {
 	t.Helper()
-	f, err := os.Open(filepath.Join("..", "..", "..", "shared", "data", "corpus", "fairytales_small.txt.zst"))
-	if err != nil {
+	path := filepath.Join("..", "..", "..", "shared", "data", "corpus", "fairytales_small.txt.zst")
+	if _, err := os.Stat(path); err != nil {
 		t.Logf("no real text beside the repository (%v): the storybook's takes its place", err)
 		return []byte(strings.Join(slices.Collect(storybook.New(11).Documents(260_000)), "\n"))[:1<<20]
 	}
-	defer f.Close()
-	z, err := zstd.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer z.Close()
-	text, err := io.ReadAll(io.LimitReader(z, 1<<20))
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := xtest.ReadZstd(t, path)
+	text = text[:min(len(text), 1<<20)]
 	for len(text) > 0 && text[len(text)-1] >= 0x80 { // no half of a character
 		text = text[:len(text)-1]
 	}

@@ -2,16 +2,14 @@ package runfolder
 
 import (
 	"encoding/json"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/klauspost/compress/zstd"
-
 	"onceupon/trainer/config"
 	"onceupon/trainer/fault"
+	"onceupon/trainer/xtest"
 )
 
 // open opens a folder that also holds a checkpoint, so that it is a run's.
@@ -60,20 +58,7 @@ func TestLogsAreCutBack(t *testing.T) {
 	if string(log) != "{\"event\":\"kept\"}\n{\"event\":\"again\"}\n" {
 		t.Errorf("log: %s", log)
 	}
-	file, err := os.Open(filepath.Join(path, "stories.jsonl.zst"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	z, err := zstd.NewReader(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer z.Close()
-	text, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := xtest.ReadZstd(t, filepath.Join(path, "stories.jsonl.zst"))
 	var told []string
 	for line := range strings.Lines(string(text)) {
 		var r struct{ Text string }

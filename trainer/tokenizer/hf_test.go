@@ -3,7 +3,6 @@ package tokenizer
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +13,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/klauspost/compress/zstd"
+	"onceupon/trainer/xtest"
 )
 
 // root returns the repository's root, the nearest folder above with a go.mod.
@@ -39,20 +38,11 @@ func fileExists(path string) bool {
 // beside the repository, cut at a document.
 func tales(t testing.TB, size int) string {
 	t.Helper()
-	f, err := os.Open(filepath.Join(root(t), "..", "shared", "data", "corpus", "fairytales_small.txt.zst"))
-	if err != nil {
+	path := filepath.Join(root(t), "..", "shared", "data", "corpus", "fairytales_small.txt.zst")
+	if _, err := os.Stat(path); err != nil {
 		t.Skip("no corpus beside the repository: ", err)
 	}
-	defer f.Close()
-	z, err := zstd.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer z.Close()
-	data, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := xtest.ReadZstd(t, path)
 	text := string(data[:min(size, len(data))])
 	if end := strings.LastIndex(text, "\n\n"); end > 0 {
 		text = text[:end]

@@ -2,9 +2,33 @@
 package xtest
 
 import (
+	"io"
+	"os"
 	"runtime"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 )
+
+// ReadZstd is the text of a .zst file, whole.
+func ReadZstd(t testing.TB, path string) []byte {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := zstd.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	text, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
 
 // Frugal fails a test of a reader when read takes more memory, garbage
 // included, than factor times the size of what it was given, and a megabyte.
