@@ -48,6 +48,16 @@ func hang(w http.ResponseWriter) {
 	panic(http.ErrAbortHandler)
 }
 
+// breakFirst ends the first answer after 1,000 bytes; one that asks for the
+// rest is left to the caller.
+func breakFirst(w http.ResponseWriter, r *http.Request, b []byte) {
+	if r.Header.Get("Range") == "" {
+		w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+		w.Write(b[:1000])
+		hang(w)
+	}
+}
+
 func fetchFrom(t *testing.T, handler http.HandlerFunc, change func(*Options)) (Result, string, error) {
 	t.Helper()
 	server := httptest.NewServer(handler)
@@ -215,21 +225,13 @@ func TestLengthsThatLie(t *testing.T) {
 		}, func(o *Options) { o.SHA256 = sum(b[1:]) }, fault.Failed, "without progress"},
 		"offers another size than is known": {file(b), func(o *Options) { o.Bytes = int64(len(b)) + 7 }, fault.Damaged, "it is another file"},
 		"a range that is not the one asked for": {func(w http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("Range") == "" {
-				w.Header().Set("Content-Length", strconv.Itoa(len(b)))
-				w.Write(b[:1000])
-				hang(w)
-			}
+			breakFirst(w, r, b)
 			w.Header().Set("Content-Range", fmt.Sprintf("bytes 0-%d/%d", len(b)-1, len(b)))
 			w.WriteHeader(http.StatusPartialContent)
 			w.Write(b)
 		}, nil, fault.Failed, "without progress"},
 		"more than the total of its range": {func(w http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("Range") == "" {
-				w.Header().Set("Content-Length", strconv.Itoa(len(b)))
-				w.Write(b[:1000])
-				hang(w)
-			}
+			breakFirst(w, r, b)
 			w.Header().Set("Content-Range", fmt.Sprintf("bytes 1000-%d/%d", len(b)-1, len(b)))
 			w.WriteHeader(http.StatusPartialContent)
 			w.Write(append(b[1000:len(b):len(b)], 1, 2, 3))
