@@ -98,7 +98,7 @@ OP(attention_backward)
 OP(attention_decode)
 {
     OPS->attention_decode(B, rows_of(b, 0, b->stories, b->C), rows_of(b, 1, b->stories, 3 * b->C),
-                          rows_of(b, 2, b->stories * b->length, 2 * b->C), b->length, b->slots, b->positions, b->H,
+                          rows_of(b, 2, b->stories * b->length, 2 * b->C), b->length, 0, b->slots, b->positions, b->H,
                           (dropout){0});
 }
 static tensor wide(student_bench *b, int i) { return rows_of(b, i, b->N, 4 * b->C); }

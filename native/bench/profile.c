@@ -110,9 +110,9 @@ TIMED(attention_backward, attention(10, rows, out.cols),
        dropout drop),
       b, dqkv, dout, qkv, out, lse, rows, heads, drop)
 TIMED(attention_decode, PLAIN,
-      (backend * b, tensor out, tensor qkv, tensor cache, int context, const int32_t *slots, const int32_t *positions,
-       int heads, dropout drop),
-      b, out, qkv, cache, context, slots, positions, heads, drop)
+      (backend * b, tensor out, tensor qkv, tensor cache, int context, int shared, const int32_t *slots,
+       const int32_t *positions, int heads, dropout drop),
+      b, out, qkv, cache, context, shared, slots, positions, heads, drop)
 TIMED(gelu_forward, PLAIN, (backend * b, tensor out, tensor x), b, out, x)
 TIMED(gelu_backward, PLAIN, (backend * b, tensor dx, tensor dout, tensor x), b, dx, dout, x)
 TIMED(residual_forward, PLAIN, (backend * b, tensor out, tensor a, tensor x, dropout drop), b, out, a, x, drop)
@@ -140,8 +140,6 @@ TIMED(matmul_gelu_forward, product(x.rows, x.cols, up.cols),
       (backend * b, tensor gelu, tensor up, tensor x, tensor w, const float *bias), b, gelu, up, x, w, bias)
 TIMED(matmul_gelu_backward, product(dup.rows, dup.cols, dout.cols),
       (backend * b, tensor dup, tensor dout, tensor w, tensor up), b, dup, dout, w, up)
-TIMED(cache_copy, PLAIN, (backend * b, tensor cache, int context, int heads, int to, int from, int tokens), b, cache,
-      context, heads, to, from, tokens)
 
 int student_profile_start(student *s, student_profile **out, char *message, size_t capacity)
 {
@@ -182,7 +180,6 @@ int student_profile_start(student *s, student_profile **out, char *message, size
     PUT(residual_layernorm_forward)
     PUT(matmul_gelu_forward)
     PUT(matmul_gelu_backward)
-    PUT(cache_copy)
     s->backend.ops = &p->ops;
     *out = p;
     return STUDENT_OK;

@@ -80,7 +80,8 @@ static void forward_task(void *argument, int task, int worker)
             for (int i = count; i < last; i++)
                 x[i] = 0;
         }
-        mix(j->out.data + (size_t)n * C + h * D, (size_t)C, p, (size_t)width, rows, v, v_stride, last, D, inverse);
+        mix(j->out.data + (size_t)n * C + h * D, (size_t)C, p, (size_t)width, rows, v, v_stride, last, D, NULL,
+            inverse);
     }
 }
 
@@ -166,7 +167,8 @@ static void backward_task(void *argument, int task, int worker)
                    factors);
         }
         if (n < a.end)
-            mix(j->dqkv.data + (size_t)n * stride + h * D, stride, ds, (size_t)width, rows, k, k_stride, last, D, unit);
+            mix(j->dqkv.data + (size_t)n * stride + h * D, stride, ds, (size_t)width, rows, k, k_stride, last, D, NULL,
+                unit);
         spread(dk, whole, ds + a.shared, (size_t)width, rows, q, q_stride, last - a.shared);
         spread(dv, whole, p + a.shared, (size_t)width, rows, dy, dy_stride, last - a.shared);
     }

@@ -12,16 +12,15 @@
 #define BLOCKS 8       /* of keys at a time: independent chains hide the latency of the multiply-add */
 #define FEW_TOKENS 512 /* whose slots are compared each with each */
 
-void CPU_NAME(cpu_attention_decode)(backend *b, tensor out, tensor qkv, tensor cache, int context, const int32_t *slots,
-                                    const int32_t *positions, int heads, dropout drop);
-void CPU_NAME(cpu_cache_copy)(backend *b, tensor cache, int context, int heads, int to, int from, int tokens);
+void CPU_NAME(cpu_attention_decode)(backend *b, tensor out, tensor qkv, tensor cache, int context, int shared,
+                                    const int32_t *slots, const int32_t *positions, int heads, dropout drop);
 
 typedef struct job {
     backend *b;
     tensor out, qkv;
     float *cache;
     const int32_t *slots, *positions;
-    int heads, context, stored;
+    int heads, context, shared, stored;
     dropout drop;
 } job;
 
@@ -94,70 +93,109 @@ static void scores_of(float *p, const float *q, const float *keys, int count, in
     }
 }
 
-static void decode_task(void *argument, int n, int worker)
+/* The slot's scores of positions `from`..count-1; those before, which may lie
+ * in the same block, stay. */
+static void own_scores(float *p, const float *q, const float *keys, int from, int count, int context, int D,
+                       float scale)
 {
-    const job *j = argument;
-    int C = j->out.cols, D = C / j->heads, count = j->positions[n] + 1;
-    float *slot = slot_of(j->cache, j->slots[n], j->context, C), scale = 1 / sqrtf((float)D);
-    const float *row = j->qkv.data + (size_t)n * 3 * (size_t)C;
-    for (int h = 0; h < j->heads; h++) {
-        if (!j->stored)
-            store_head(j, n, h);
-        size_t v_stride = (size_t)D, width = (size_t)padded(j->context);
-        const float *keys = slot + (size_t)h * j->context * D, *values = keys + (size_t)j->context * C;
-        float *scratch = scratch_of(j->b, worker);
-        float *p = take(&scratch, width), *factors = take(&scratch, width + 2 * DROPOUT_BLOCK);
-        const float *v = whole_rows(take(&scratch, (size_t)count * (size_t)padded(D)), values, &v_stride, count, D);
-        scores_of(p, row + h * D, keys, count, j->context, D, scale);
-        float inverse = weights(p, count, NULL, j->drop,
-                                ((uint64_t)n * (uint64_t)j->heads + (uint64_t)h) * ATTENTION_STRIDE, factors);
-        mix(j->out.data + (size_t)n * C + h * D, 0, p, 0, 1, v, v_stride, count, D, &inverse);
+    float before[LANES];
+    int block = from / LANES * LANES;
+    memcpy(before, p + block, sizeof before);
+    scores_of(p + block, q, keys + (size_t)block * D, count - block, context - block, D, scale);
+    memcpy(p + block, before, (size_t)(from - block) * sizeof(float));
+}
+
+/* Rows first..first+rows-1, one head, of which the first `shared` positions are
+ * read from slot 0: by all rows at once where they are QUERIES. */
+static void attend(const job *j, int first, int rows, int h, int shared, int worker)
+{
+    int C = j->out.cols, D = C / j->heads, context = j->context;
+    size_t v_stride = (size_t)D, width = (size_t)padded(context), whole = (size_t)padded(D), stride = 3 * (size_t)C;
+    float *scratch = scratch_of(j->b, worker), scale = 1 / sqrtf((float)D), unit[QUERIES];
+    float *p = take(&scratch, QUERIES * width), *factors = take(&scratch, width + 2 * DROPOUT_BLOCK);
+    float *mixed = take(&scratch, QUERIES * whole), *room = take(&scratch, width * whole), inverse[QUERIES];
+    for (int r = 0; r < QUERIES; r++)
+        unit[r] = 1;
+    const float *q = j->qkv.data + (size_t)first * stride + h * D;
+    const float *prefix = j->cache + (size_t)h * context * D;
+    for (int t = 0; t < shared; t += LANES)
+        if (rows == QUERIES && t + LANES <= context)
+            scores(p + t, width, q, stride, rows, prefix + (size_t)t * D, LANES, LANES, D, scale);
+        else
+            for (int r = 0; r < rows; r++)
+                scores_of(p + (size_t)r * width + t, q + (size_t)r * stride, prefix + (size_t)t * D, shared - t,
+                          context - t, D, scale);
+    for (int r = 0; r < rows; r++) {
+        int n = first + r, count = j->positions[n] + 1;
+        const float *keys = slot_of(j->cache, j->slots[n], context, C) + (size_t)h * context * D;
+        float *x = p + (size_t)r * width;
+        own_scores(x, q + (size_t)r * stride, keys, shared, count, context, D, scale);
+        inverse[r] = weights(x, count, NULL, j->drop,
+                             ((uint64_t)n * (uint64_t)j->heads + (uint64_t)h) * ATTENTION_STRIDE, factors);
+    }
+    const float *values = prefix + (size_t)context * C, *v = whole_rows(room, values, &v_stride, shared, D);
+    mix(mixed, whole, p, width, rows, v, v_stride, shared, D, NULL, unit);
+    for (int r = 0; r < rows; r++) {
+        int n = first + r, own = j->positions[n] + 1 - shared;
+        values = slot_of(j->cache, j->slots[n], context, C) + ((size_t)h + j->heads) * context * D + (size_t)shared * D;
+        v_stride = (size_t)D;
+        v = whole_rows(room, values, &v_stride, own, D);
+        mix(j->out.data + (size_t)n * C + h * D, 0, p + (size_t)r * width + shared, 0, 1, v, v_stride, own, D,
+            mixed + (size_t)r * whole, inverse + r);
     }
 }
 
-/* Whether every row has a slot of its own: then it may store its key when it
- * attends, while the cache lines are at hand. */
-static int all_differ(const int32_t *slots, int n)
+/* One head of QUERIES rows. */
+static void decode_task(void *argument, int task, int worker)
 {
+    const job *j = argument;
+    int h = task % j->heads, first = task / j->heads * QUERIES;
+    int rows = j->out.rows - first < QUERIES ? j->out.rows - first : QUERIES, after = 1;
+    for (int n = first; n < first + rows; n++) {
+        after &= j->positions[n] >= j->shared;
+        if (!j->stored)
+            store_head(j, n, h);
+    }
+    if (after)
+        attend(j, first, rows, h, j->shared, worker);
+    else /* tokens of the prefix itself: each has its own part of it before it */
+        for (int n = first; n < first + rows; n++)
+            attend(j, n, 1, h, j->positions[n] < j->shared ? 0 : j->shared, worker);
+}
+
+/* Whether every row has a slot of its own, and none of the shared ones: then it
+ * may store its key when it attends, while the cache lines are at hand. */
+static int all_differ(const job *j)
+{
+    int n = j->out.rows;
     if (n > FEW_TOKENS)
         return 0;
-    for (int i = 1; i < n; i++)
+    for (int i = 0; i < n; i++) {
+        if (j->positions[i] < j->shared)
+            return 0;
         for (int k = 0; k < i; k++)
-            if (slots[i] == slots[k])
+            if (j->slots[i] == j->slots[k])
                 return 0;
+    }
     return 1;
 }
 
-void CPU_NAME(cpu_attention_decode)(backend *b, tensor out, tensor qkv, tensor cache, int context, const int32_t *slots,
-                                    const int32_t *positions, int heads, dropout drop)
+void CPU_NAME(cpu_attention_decode)(backend *b, tensor out, tensor qkv, tensor cache, int context, int shared,
+                                    const int32_t *slots, const int32_t *positions, int heads, dropout drop)
 {
     job j = {.b = b,
              .out = out,
              .qkv = qkv,
              .cache = cache.data,
              .context = context,
+             .shared = shared,
              .slots = slots,
              .positions = positions,
              .heads = heads,
              .drop = drop};
-    if (!all_differ(slots, out.rows)) {
+    if (!all_differ(&j)) {
         thread_pool_run(cpu(b)->pool, out.rows, store_task, &j);
         j.stored = 1;
     }
-    thread_pool_run(cpu(b)->pool, out.rows, decode_task, &j);
-}
-
-void CPU_NAME(cpu_cache_copy)(backend *b, tensor cache, int context, int heads, int to, int from, int tokens)
-{
-    (void)b;
-    int C = cache.cols / 2, D = C / heads;
-    float *target = slot_of(cache.data, to, context, C);
-    const float *source = slot_of(cache.data, from, context, C);
-    int keys = padded(tokens) < context ? padded(tokens) : context; /* whole blocks */
-    for (int h = 0; h < heads; h++) {
-        size_t at = (size_t)h * context * D;
-        memcpy(target + at, source + at, (size_t)keys * D * sizeof(float));
-        at += (size_t)context * C;
-        memcpy(target + at, source + at, (size_t)tokens * D * sizeof(float));
-    }
+    thread_pool_run(cpu(b)->pool, (out.rows + QUERIES - 1) / QUERIES * heads, decode_task, &j);
 }

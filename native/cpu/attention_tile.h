@@ -104,12 +104,13 @@ static inline void scores(float *out, size_t out_stride, const float *x, size_t 
 
 static inline __attribute__((always_inline)) void mix_tile(float *out, size_t out_stride, int left, const float *p,
                                                            size_t p_stride, const float *v, size_t stride, int keys,
-                                                           const float *factor, const int R, const int G)
+                                                           const float *start, size_t start_stride, const float *factor,
+                                                           const int R, const int G)
 {
     vec acc[QUERIES][GROUP];
     for (int r = 0; r < R; r++)
         for (int g = 0; g < G; g++)
-            acc[r][g] = vec_set(0);
+            acc[r][g] = start ? vec_load(start + (size_t)r * start_stride + g * LANES) : vec_set(0);
     for (int j = 0; j < keys; j++) {
         vec x[GROUP];
         for (int g = 0; g < G; g++)
@@ -130,25 +131,28 @@ static inline __attribute__((always_inline)) void mix_tile(float *out, size_t ou
         }
 }
 
-/* out[r][d] = factor[r] * sum_j p[r][j] v[j][d]; rows of v are whole vectors. */
+/* out[r][d] = factor[r] * (start[r][d] + sum_j p[r][j] v[j][d]); rows of v and
+ * start are whole vectors, those of start padded(D) apart; no start is 0. */
 static inline void mix(float *out, size_t out_stride, const float *p, size_t p_stride, int rows, const float *v,
-                       size_t stride, int keys, int D, const float *factor)
+                       size_t stride, int keys, int D, const float *start, const float *factor)
 {
-    int d = 0;
-    for (; d + GROUP * LANES <= D; d += GROUP * LANES)
-        if (rows == QUERIES)
-            mix_tile(out + d, out_stride, D - d, p, p_stride, v + d, stride, keys, factor, QUERIES, GROUP);
+    size_t width = (size_t)padded(D);
+    for (int d = 0, g; d < D; d += g * LANES) {
+        g = d + GROUP * LANES <= D ? GROUP : 1;
+        const float *from = start ? start + d : NULL;
+        if (rows == QUERIES && g == GROUP)
+            mix_tile(out + d, out_stride, D - d, p, p_stride, v + d, stride, keys, from, width, factor, QUERIES, GROUP);
+        else if (rows == QUERIES)
+            mix_tile(out + d, out_stride, D - d, p, p_stride, v + d, stride, keys, from, width, factor, QUERIES, 1);
         else
-            for (int r = 0; r < rows; r++)
-                mix_tile(out + (size_t)r * out_stride + d, 0, D - d, p + (size_t)r * p_stride, 0, v + d, stride, keys,
-                         factor + r, 1, GROUP);
-    for (; d < D; d += LANES)
-        if (rows == QUERIES)
-            mix_tile(out + d, out_stride, D - d, p, p_stride, v + d, stride, keys, factor, QUERIES, 1);
-        else
-            for (int r = 0; r < rows; r++)
-                mix_tile(out + (size_t)r * out_stride + d, 0, D - d, p + (size_t)r * p_stride, 0, v + d, stride, keys,
-                         factor + r, 1, 1);
+            for (int r = 0; r < rows; r++, from = from ? from + width : NULL)
+                if (g == GROUP)
+                    mix_tile(out + (size_t)r * out_stride + d, 0, D - d, p + (size_t)r * p_stride, 0, v + d, stride,
+                             keys, from, 0, factor + r, 1, GROUP);
+                else
+                    mix_tile(out + (size_t)r * out_stride + d, 0, D - d, p + (size_t)r * p_stride, 0, v + d, stride,
+                             keys, from, 0, factor + r, 1, 1);
+    }
 }
 
 static inline __attribute__((always_inline)) void spread_tile(float *to, size_t width, const float *w, size_t w_stride,

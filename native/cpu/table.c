@@ -18,7 +18,6 @@ DECLARE(matmul_backward_weight)
 DECLARE(attention_forward)
 DECLARE(attention_backward)
 DECLARE(attention_decode)
-extern void CPU_NAME(cpu_cache_copy)(backend *b, tensor cache, int context, int heads, int to, int from, int tokens);
 extern void CPU_NAME(cpu_residual_layernorm_forward)(backend *b, tensor out, tensor norm, float *mean, float *rstd,
                                                      tensor a, tensor x, const float *gain, const float *bias,
                                                      float epsilon, dropout drop);
@@ -61,7 +60,6 @@ const op_table CPU_NAME(cpu_ops) = {
     .attention_forward = CPU_NAME(cpu_attention_forward),
     .attention_backward = CPU_NAME(cpu_attention_backward),
     .attention_decode = CPU_NAME(cpu_attention_decode),
-    .cache_copy = CPU_NAME(cpu_cache_copy),
     .gelu_forward = CPU_NAME(cpu_gelu_forward),
     .gelu_backward = CPU_NAME(cpu_gelu_backward),
     .residual_forward = CPU_NAME(cpu_residual_forward),

@@ -166,9 +166,10 @@ static void decode(backend *b, tensor out, tensor qkv, tensor cache, int context
     });
 }
 
-void cuda_attention_decode(backend *b, tensor out, tensor qkv, tensor cache, int context, const int32_t *slots,
-                           const int32_t *positions, int heads, dropout drop)
+void cuda_attention_decode(backend *b, tensor out, tensor qkv, tensor cache, int context, int shared,
+                           const int32_t *slots, const int32_t *positions, int heads, dropout drop)
 {
+    (void)shared; /* 0: the table has no takes_prefix */
     cuda_by_type(out.type, [&](auto *element) {
         typedef typename std::remove_pointer<decltype(element)>::type T;
         decode<T>(b, out, qkv, cache, context, slots, positions, heads, dropout_mask_of(drop));

@@ -92,7 +92,7 @@ typedef struct op_table {
     int activations;  /* type of the tensors marked (A) */
     int head_rows;    /* tokens whose logits exist at a time; fixed, so that sums over tokens have one order */
     int row_multiple; /* decode steps come in multiples of so many rows */
-    int takes_prefix; /* attention knows batches with a prefix */
+    int takes_prefix; /* attention knows tokens that stories share: a batch with a prefix, slots that begin alike */
 
     /* Memory. `allocate` returns zeroed memory or NULL. */
     void *(*allocate)(backend *b, size_t bytes);
@@ -149,14 +149,16 @@ typedef struct op_table {
                                ragged rows, int heads, dropout drop);
     /* n tokens of stories: stores its key and value at
      * (slot, position) of the (A) cache [slots * context][2C] and attends to
-     * positions 0..position of the slot. Inside a slot a backend that has
-     * cache_copy may order the cache as it likes. Same bits as attention_forward. All
+     * positions 0..position of the slot. The first `shared` positions of every
+     * slot are those of slot 0 and lie there alone; a backend without
+     * takes_prefix is given 0. Inside a slot a backend with it may order the
+     * cache as it likes. Same bits as attention_forward. All
      * rows are stored before any attends, so rows may be tokens of one story
      * that follow one another. No two rows have the same slot and position but
      * the copies that fill a step up to row_multiple.
      * Dropout element of (row, head, key): (row * H + head) * 65536 + key. */
-    void (*attention_decode)(backend *b, tensor out, tensor qkv, tensor cache, int context, const int32_t *slots,
-                             const int32_t *positions, int heads, dropout drop);
+    void (*attention_decode)(backend *b, tensor out, tensor qkv, tensor cache, int context, int shared,
+                             const int32_t *slots, const int32_t *positions, int heads, dropout drop);
 
     /* GPT-2's tanh form of GELU; all (A); dx may be dout. */
     void (*gelu_forward)(backend *b, tensor out, tensor x);
@@ -225,9 +227,6 @@ typedef struct op_table {
     void (*matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w, const float *bias);
     /* matmul_backward_input of dout into dup, then gelu_backward with up. */
     void (*matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
-    /* Keys and values of positions 0..tokens-1 of slot `from` go to slot `to`.
-     * NULL: a slot's rows are its positions. */
-    void (*cache_copy)(backend *b, tensor cache, int context, int heads, int to, int from, int tokens);
     /* A sequence of ops that comes again with the same arguments. replay runs
      * what was recorded under key and returns 1; or it returns 0 and records
      * the ops that follow until `recorded`, which also runs them. */

@@ -115,8 +115,8 @@ static void step_ops(student *s, int n, dropout drop)
                           block_weight(s, 0, ATTN_NORM_BIAS), o->layernorm_epsilon);
     for (int l = 0; l < o->layers; l++) {
         project(s, qkv, norm, l, QKV);
-        op->attention_decode(B(s), attention, qkv, cache_of(s, l), decode_length(o), s->slots, s->positions, o->heads,
-                             dropout_at(drop, l, SITE_ATTENTION));
+        op->attention_decode(B(s), attention, qkv, cache_of(s, l), decode_length(o), s->shared, s->slots, s->positions,
+                             o->heads, dropout_at(drop, l, SITE_ATTENTION));
         project(s, narrow, attention, l, OUTPUT);
         add_and_norm(s, input, norm, s->mean, s->rstd, input, narrow, block_weight(s, l, FFN_NORM_WEIGHT),
                      block_weight(s, l, FFN_NORM_BIAS), dropout_at(drop, l, SITE_PROJECTION));
@@ -216,10 +216,11 @@ static int shared_prefix(const student_batch *p)
     return shared;
 }
 
-/* The shared prefix is read by story 0; the others copy its cache. */
+/* The shared prefix is read by story 0. The others find it there, or copy it. */
 static void read_prefix(student *s, const student_batch *prompts, int shared)
 {
     const student_options *o = &s->options;
+    s->shared = OPS(s)->takes_prefix ? shared : 0;
     for (int first = 0; first < shared; first += s->ffn_rows) {
         int n = shared - first < s->ffn_rows ? shared - first : s->ffn_rows;
         for (int i = 0; i < n; i++) {
@@ -229,14 +230,11 @@ static void read_prefix(student *s, const student_batch *prompts, int shared)
         }
         step(s, n, (dropout){0});
     }
-    for (int l = 0; l < o->layers && shared > 0; l++) {
+    for (int l = 0; l < o->layers && shared > s->shared; l++) {
         tensor cache = cache_of(s, l);
         size_t bytes = (size_t)shared * (size_t)cache.cols * tensor_element(cache.type);
         for (int i = 1; i < prompts->stories; i++)
-            if (OPS(s)->cache_copy)
-                OPS(s)->cache_copy(B(s), cache, decode_length(o), o->heads, i, 0, shared);
-            else
-                OPS(s)->copy(B(s), tensor_rows(cache, (size_t)i * (size_t)decode_length(o), 1).data, cache.data, bytes);
+            OPS(s)->copy(B(s), tensor_rows(cache, (size_t)i * (size_t)decode_length(o), 1).data, cache.data, bytes);
     }
 }
 

@@ -65,6 +65,7 @@ struct student {
     float *host_logprob;
 
     float *cache; /* (A)[layers][decode_stories][decode_length][2C] */
+    int shared;   /* tokens at the start of all stories, in the cache once */
     /* Weights as decoding reads them: the four matrices of every block, then the
      * head; NULL where the backend has no such form. */
     float *packed;

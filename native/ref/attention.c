@@ -107,8 +107,8 @@ void ref_attention_backward(backend *b, tensor dqkv, tensor dout, tensor qkv, te
             }
 }
 
-void ref_attention_decode(backend *b, tensor out, tensor qkv, tensor cache, int context, const int32_t *slots,
-                          const int32_t *positions, int heads, dropout drop)
+void ref_attention_decode(backend *b, tensor out, tensor qkv, tensor cache, int context, int shared,
+                          const int32_t *slots, const int32_t *positions, int heads, dropout drop)
 {
     int C = out.cols, D = C / heads;
     size_t stride = 2 * (size_t)C;
@@ -116,10 +116,11 @@ void ref_attention_decode(backend *b, tensor out, tensor qkv, tensor cache, int 
         b->ops->copy(b, cache.data + ((size_t)slots[n] * context + positions[n]) * stride,
                      qkv.data + (size_t)n * 3 * C + C, stride * sizeof(float));
     for (int n = 0; n < out.rows; n++) {
-        const float *slot = cache.data + (size_t)slots[n] * context * stride;
+        const float *own = cache.data + ((size_t)slots[n] * context + shared) * stride;
         const float *row = qkv.data + (size_t)n * 3 * C;
         for (int h = 0; h < heads; h++)
-            attend(out.data + (size_t)n * C + h * D, row + h * D, (key_rows){slot + h * D, slot + h * D, 0, C, stride},
-                   positions[n] + 1, D, drop, ((uint64_t)n * heads + h) * ATTENTION_STRIDE);
+            attend(out.data + (size_t)n * C + h * D, row + h * D,
+                   (key_rows){cache.data + h * D, own + h * D, shared, C, stride}, positions[n] + 1, D, drop,
+                   ((uint64_t)n * heads + h) * ATTENTION_STRIDE);
     }
 }

@@ -22,8 +22,8 @@ void ref_matmul_backward_weight(backend *b, tensor dw, float *dbias, tensor dout
 void ref_attention_forward(backend *b, tensor out, float *lse, tensor qkv, ragged rows, int heads, dropout drop);
 void ref_attention_backward(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out, const float *lse, ragged rows,
                             int heads, dropout drop);
-void ref_attention_decode(backend *b, tensor out, tensor qkv, tensor cache, int context, const int32_t *slots,
-                          const int32_t *positions, int heads, dropout drop);
+void ref_attention_decode(backend *b, tensor out, tensor qkv, tensor cache, int context, int shared,
+                          const int32_t *slots, const int32_t *positions, int heads, dropout drop);
 void ref_gelu_forward(backend *b, tensor out, tensor x);
 void ref_gelu_backward(backend *b, tensor dx, tensor dout, tensor x);
 void ref_residual_forward(backend *b, tensor out, tensor a, tensor x, dropout drop);

@@ -18,23 +18,6 @@ static int longest_of(const int32_t *offsets, int stories)
     return longest;
 }
 
-/* A slot that was copied answers with the bits of the slot it came from. */
-static void copied_slots(backend *b, tensor cache, const float *qkv, int stories, int context, int heads, int C,
-                         const int32_t *positions, const char *shape)
-{
-    for (int s = 1; s < stories; s++) {
-        tensor told[2];
-        b->ops->cache_copy(b, cache, context, heads, s, s - 1, positions[s - 1]);
-        for (int k = 0; k < 2; k++) {
-            int32_t slot = s - k;
-            told[k] = rows_on(b, qkv, 1, C);
-            b->ops->attention_decode(b, told[k], rows_on(b, qkv, 1, 3 * C), cache, context, on(b, &slot, sizeof slot),
-                                     on(b, &positions[s - 1], sizeof slot), heads, (dropout){0});
-        }
-        check_tensor(b, b, "cache_copy", shape, told[0], told[1], 0);
-    }
-}
-
 /* One step in which the last token of every story is told, the others being in
  * the cache: the path of rollouts, with the dropout that parity may ask for. The
  * last row is repeated up to the backend's multiple, as decode.c fills up a step.
@@ -42,20 +25,24 @@ static void copied_slots(backend *b, tensor cache, const float *qkv, int stories
 static void step(backend *b, backend *r, const float *qkv, const int32_t *offsets, int stories, int heads, int D,
                  dropout drop, const char *shape)
 {
-    int C = heads * D, context = longest_of(offsets, stories), before = 0;
+    int C = heads * D, shared = offsets[0], context = shared + longest_of(offsets, stories), before = shared;
     int multiple = b->ops->row_multiple, n = (stories + multiple - 1) / multiple * multiple;
     size_t row = 3 * (size_t)C, N = (size_t)offsets[stories];
     int32_t slots[64], positions[64], *told_slots = integers(N), *told_positions = integers(N);
     float *last = filled((size_t)n * row, 0), *told = filled(N * row, 0);
     backend *both[2] = {b, r};
     tensor out[2], cache[2];
+    for (int t = 0; t < shared; t++)
+        told_positions[t] = t;
+    memset(told_slots, 0, N * sizeof *told_slots);
+    memcpy(told, qkv, (size_t)shared * row * sizeof(float));
     for (int s = 0; s < stories; s++) {
         slots[s] = s;
-        positions[s] = offsets[s + 1] - offsets[s] - 1;
-        for (int t = 0; t < positions[s]; t++) {
+        positions[s] = shared + offsets[s + 1] - offsets[s] - 1;
+        for (int t = shared; t < positions[s]; t++) {
             told_slots[before] = s;
             told_positions[before] = t;
-            memcpy(told + (size_t)before++ * row, qkv + (size_t)(offsets[s] + t) * row, row * sizeof(float));
+            memcpy(told + (size_t)before++ * row, qkv + (size_t)(offsets[s] + t - shared) * row, row * sizeof(float));
         }
         memcpy(last + (size_t)s * row, qkv + (size_t)(offsets[s + 1] - 1) * row, row * sizeof(float));
     }
@@ -70,43 +57,42 @@ static void step(backend *b, backend *r, const float *qkv, const int32_t *offset
         cache[k] = rows_on(z, filled((size_t)stories * (size_t)context * 2 * (size_t)C, 0), stories * context, 2 * C);
         if (before)
             z->ops->attention_decode(z, rows_on(z, told, before, C), rows_on(z, told, before, 3 * C), cache[k], context,
-                                     on(z, told_slots, (size_t)before * sizeof *slots),
+                                     shared, on(z, told_slots, (size_t)before * sizeof *slots),
                                      on(z, told_positions, (size_t)before * sizeof *slots), heads, (dropout){0});
-        z->ops->attention_decode(z, out[k], rows_on(z, last, n, 3 * C), cache[k], context,
+        z->ops->attention_decode(z, out[k], rows_on(z, last, n, 3 * C), cache[k], context, shared,
                                  on(z, slots, (size_t)n * sizeof *slots),
                                  on(z, positions, (size_t)n * sizeof *positions), heads, drop);
     }
     /* Few elements: one rounding is not averaged away. */
     check_tensor(b, r, "attention_decode step", shape, out[0], out[1],
                  rounded(b, 1e-8, DECODE_ROUNDINGS, tensor_count(out[0])));
-    if (b->ops->cache_copy)
-        copied_slots(b, cache[0], qkv, stories, context, heads, C, positions, shape);
-    else
+    if (!b->ops->takes_prefix) /* else the cache has an order of its own */
         check(b, "attention_decode cache", shape, tensor_back(b, cache[0]), tensor_back(r, cache[1]),
               tensor_count(cache[0]), 0);
 }
 
-/* Every story token by token, `at_once` tokens a call. */
+/* Every story token by token, `at_once` tokens a call; what they share, first
+ * and in slot 0. */
 static void told(backend *b, tensor forward, const float *qkv, const int32_t *offsets, int stories, int heads, int D,
                  dropout drop, const char *shape, int at_once)
 {
-    int C = heads * D, longest = longest_of(offsets, stories);
+    int C = heads * D, shared = offsets[0], longest = shared + longest_of(offsets, stories);
     size_t cached = (size_t)stories * (size_t)longest * 2 * (size_t)C;
     tensor all = rows_on(b, qkv, forward.rows, 3 * C),
            out = rows_on(b, filled(tensor_count(forward), 1), forward.rows, C);
     tensor cache = rows_on(b, filled(cached, 1), stories * longest, 2 * C);
     int32_t *slot = integers((size_t)forward.rows), *position = integers((size_t)forward.rows);
-    for (int s = 0; s < stories; s++)
-        for (int t = offsets[s]; t < offsets[s + 1]; t++) {
+    for (int s = 0, t = 0; s < stories; s++)
+        for (; t < offsets[s + 1]; t++) {
             slot[t] = s;
-            position[t] = t - offsets[s];
+            position[t] = t < shared ? t : shared + t - offsets[s];
         }
     int32_t *slots = on(b, slot, (size_t)forward.rows * sizeof *slot);
     int32_t *positions = on(b, position, (size_t)forward.rows * sizeof *position);
     for (int t = 0; t < forward.rows; t += at_once) {
         int n = forward.rows - t < at_once ? forward.rows - t : at_once;
         b->ops->attention_decode(b, tensor_rows(out, (size_t)t, n), tensor_rows(all, (size_t)t, n), cache, longest,
-                                 slots + t, positions + t, heads, drop);
+                                 shared, slots + t, positions + t, heads, drop);
     }
     /* Decode and forward share their order of summing; on tensor cores forward
      * has another, and rounds weights, which decode does not. */
@@ -148,7 +134,7 @@ void test_attention(backend *b, backend *r, const int32_t *offsets, int stories,
         /* dp - dout . out cancels when one key takes all: 5 digits. */
         check_tensor(b, r, "attention_backward", shape, dqkv[0], dqkv[1], rounded(b, 1e-10, BACKWARD_ROUNDINGS, n));
     }
-    if (b->ops->attention_decode && !offsets[0]) {
+    if (b->ops->attention_decode) {
         if (drop.probability == 0) {
             if (!few && N <= 70) /* a launch per token and row */
                 told(b, out[0], qkv, offsets, stories, heads, D, drop, shape, 1);
