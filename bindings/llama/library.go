@@ -137,7 +137,7 @@ func checkPin(path string, anyHash bool) error {
 	if err != nil {
 		return fault.New(fault.Capability, "%s: %w: run `make fetch` or give --llama-dir", path, err)
 	}
-	if pinned := pins[filepath.Base(path)]; !anyHash && !slices.Contains(pinned, sum) {
+	if pinned := pins[filepath.Base(path)]; !anyHash && !slices.Contains(pinned, sum) && sum != vouched(path) {
 		return fault.New(fault.Capability, "%s: sha256 %.12s is none of those pinned: run `make fetch`, or give --llama-dir for a build of your own", path, sum)
 	}
 	return nil

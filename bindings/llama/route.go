@@ -42,6 +42,6 @@ func ChooseRoute(d nvidia.Driver, c nvidia.Card) (Route, error) {
 	case capability >= 100 && d.CUDA < 12080:
 		return Route{}, fault.New(fault.Capability, "%s with %s: install a driver of CUDA 12.8 or newer", card, runs)
 	default:
-		return Route{"cuda12", fmt.Sprintf("%s with %s: the CUDA 12 package, whose PTX the driver compiles on first use (minutes, then cached: set CUDA_CACHE_MAXSIZE=4294967296); `make teacher-cuda ROUTE=source` builds machine code where nvcc is", card, runs)}, nil
+		return Route{"cuda12", fmt.Sprintf("%s with %s: the CUDA 12 package, whose PTX the driver compiles on first use (minutes, then cached: set CUDA_CACHE_MAXSIZE=4294967296); `make teacher-cuda ROUTE=source` builds machine code", card, runs)}, nil
 	}
 }

@@ -95,8 +95,20 @@ func benchLoop(c *cli.Context) error {
 	if c.IsSet("stories") {
 		k.Rollout.Stories = c.Int("stories")
 	}
+	// --words and --batches are of the measurement; the run that is projected
+	// keeps its own.
+	asked, err := config.Load(cmp.Or(c.String("config"), "default"))
+	if err != nil {
+		return err
+	}
 	whole, tokensPerS := k, 0.0
-	k.Pretrain.Words = c.Int64("words")
+	whole.Pretrain.Words, whole.Interact.Batches = asked.Pretrain.Words, asked.Interact.Batches
+	if k.Pretrain.Words = c.Int64("words"); k.Pretrain.Words == 0 {
+		k.Pretrain.Words = 20_000
+		if k.Run.Backend == "cuda" { // one update and its warm-up would be no rate
+			k.Pretrain.Words = max(k.Pretrain.Words, 4*int64(k.Pretrain.BatchTokens))
+		}
+	}
 	l := bench.LoopOptions{Name: cmp.Or(c.String("config"), "default"), Batches: c.Int("batches"), Stages: c.Bool("stages"), Peers: p,
 		Report: reporter(c), Log: warnings(c), Pretraining: func(rate float64) { tokensPerS = rate }}
 	if path := c.String("student"); path != "" {

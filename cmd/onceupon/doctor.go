@@ -66,27 +66,20 @@ func doctor(c *cli.Context) error {
 		return err
 	}
 	add("recompute", true, "%s", levels)
-	fits := func(limit uint64) (bool, string) {
-		for _, l := range levels {
-			if l.bytes < limit && l.bytes < need {
-				return need < limit, fmt.Sprintf("run.recompute = %q needs %.2f GiB", l.name, gib(l.bytes))
-			}
-		}
-		return need < limit, "shrink run.max_tokens"
-	}
 	device, err := student.CUDADevice()
-	if onCard := k.Run.Backend == "cuda"; err == nil {
+	onCard := k.Run.Backend == "cuda"
+	if err == nil {
 		add("cuda", true, "%s, %.1f GiB, %.1f GiB free, driver for CUDA %s", device.Name, gib(device.MemoryBytes), gib(device.FreeBytes), device.Driver)
-		if onCard {
-			ok, remedy := fits(device.FreeBytes)
-			add("memory plan", ok, "%.2f GiB for the student on the card; if it does not fit: %s", gib(need), remedy)
-		}
 	} else {
 		add("cuda", !onCard, "%v", err)
 	}
-	if k.Run.Backend != "cuda" {
-		ok, remedy := fits(uint64(info.Totalram) * uint64(info.Unit))
-		add("memory plan", free == 0 || ok, "%.2f GiB for the student; if it does not fit: %s", gib(need), remedy)
+	switch {
+	case onCard && err == nil:
+		ok, text := fits(need, device.FreeBytes, "free on the card", levels)
+		add("memory plan", ok, "%s", text)
+	case !onCard && !cardAsked(c) && free > 0:
+		ok, text := fits(need, uint64(info.Totalram)*uint64(info.Unit), "in this machine", levels)
+		add("memory plan", ok, "%s", text)
 	}
 
 	dir, err := judge.FindLlama(k.Teacher.LlamaDir, k.Teacher.Device)
@@ -99,13 +92,17 @@ func doctor(c *cli.Context) error {
 	if err != nil {
 		add("libllama", false, "%v", err)
 	}
+	check := judge.Check
+	if err != nil { // said above; the teachers' files can be looked at all the same
+		check = judge.Examine
+	}
 	for _, name := range []string{k.Teacher.Model, k.Teacher.SecondJudge} {
 		if name == "" {
 			continue
 		}
 		o := run.JudgeOptions(k, warnings(c))
 		o.Model = name
-		if candidate, err := judge.Check(o); err != nil {
+		if candidate, err := check(o); err != nil {
 			add("teacher "+name, false, "%v", err)
 		} else {
 			add("teacher "+name, true, "%s", candidate.Header.Path)
@@ -130,9 +127,24 @@ func doctor(c *cli.Context) error {
 		return err
 	}
 	if missing > 0 {
-		return fault.New(fault.Capability, "%d things are missing", missing)
+		return fault.New(fault.Capability, "MISSING: %d of %d findings", missing, len(all))
 	}
 	return nil
+}
+
+// fits says whether the students fit into so many bytes, and where they do not
+// what would.
+func fits(need, limit uint64, where string, levels recomputePlan) (bool, string) {
+	text := fmt.Sprintf("%.2f GiB for the student, %.1f GiB %s", gib(need), gib(limit), where)
+	if need < limit {
+		return true, text
+	}
+	for _, l := range levels {
+		if l.bytes < limit {
+			return false, fmt.Sprintf("%s: run.recompute = %q needs %.2f GiB", text, l.name, gib(l.bytes))
+		}
+	}
+	return false, text + ": shrink run.max_tokens"
 }
 
 type studentPart struct {

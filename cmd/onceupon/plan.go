@@ -37,7 +37,14 @@ type cardPlan struct {
 
 // planCards plans when a card is asked for, by a flag or by the configuration.
 func planCards(c *cli.Context, k config.Config, add func(name string, ok bool, format string, args ...any)) (*cardPlan, error) {
-	asked := c.String("card") != "" || c.String("card-memory") != ""
+	for _, name := range []string{"stories-per-s", "tok-per-s", "watts"} {
+		if v := c.Float64(name); c.IsSet(name) && !(v > 0 && v < 1e9) {
+			return nil, fault.New(fault.Usage, "--%s %g: must be above 0", name, v)
+		}
+	}
+	if c.IsSet("tok-per-s") && !c.IsSet("stories-per-s") {
+		return nil, fault.New(fault.Usage, "--tok-per-s goes with --stories-per-s: both rates are `bench loop`'s")
+	}
 	onCard := k.Run.Backend == "cuda" || strings.HasPrefix(k.Teacher.Device, "cuda")
 	var out cardPlan
 	if rate := c.Float64("stories-per-s"); rate > 0 {
@@ -45,20 +52,25 @@ func planCards(c *cli.Context, k config.Config, add func(name string, ok bool, f
 		add("time plan", true, "%s", t)
 		out.Time = &t
 	}
-	if !asked && !onCard {
-		if out.Time != nil {
-			return &out, nil
-		}
-		return nil, nil
-	}
-	numbers := strings.Split(c.String("devices"), ",")
-	limits, card, err := cardLimits(c, numbers)
+	numbers, err := deviceNumbers(c.String("devices"))
 	if err != nil {
 		return nil, err
 	}
+	var limits []uint64
+	var card plan.Card
+	if cardAsked(c) || onCard {
+		if limits, card, err = cardLimits(c, numbers); err != nil {
+			return nil, err
+		}
+		if limits == nil {
+			add("card", false, "no card in this machine; plan for another with --card or --card-memory")
+		}
+	}
 	if limits == nil {
-		add("card", false, "no card in this machine; plan for another with --card or --card-memory")
-		return nil, nil
+		if out.Time == nil {
+			return nil, nil
+		}
+		return &out, nil
 	}
 	teacher, err := plan.FindTeacher(k)
 	if err != nil {
@@ -68,19 +80,19 @@ func planCards(c *cli.Context, k config.Config, add func(name string, ok bool, f
 	if k, err = plan.Settle(k, teacher, limits); err != nil {
 		return nil, err
 	}
-	if left {
-		add("teacher, wave", true, "at most %d stories a decode fit; the run measures which are fastest", k.Teacher.Wave)
-	}
 	m, err := plan.Fit(k, teacher, limits)
 	if err != nil {
 		return nil, err
 	}
+	if left && m.Fits {
+		add("teacher, wave", true, "at most %d stories a decode fit; the run measures which are fastest", k.Teacher.Wave)
+	}
 	out.Card, out.Memory = card.Name, &m
 	for _, p := range m.Parts {
-		add(p.Name, true, "%.2f GiB on card %s (%s)", gib(p.Bytes), strings.TrimSpace(numbers[p.Card]), p.How)
+		add(p.Name, true, "%.2f GiB on card %d (%s)", gib(p.Bytes), numbers[p.Card], p.How)
 	}
 	for i, n := range m.Totals {
-		text := fmt.Sprintf("card %s: %.2f GiB of %.2f GiB, of which 5 %% stay free", strings.TrimSpace(numbers[i]), gib(n), gib(m.Limits[i]))
+		text := fmt.Sprintf("card %d: %.2f GiB of %.2f GiB, of which 5 %% stay free", numbers[i], gib(n), gib(m.Limits[i]))
 		fits := float64(n) <= 0.95*float64(m.Limits[i])
 		if !fits {
 			text += "; " + m.Remedy
@@ -88,7 +100,7 @@ func planCards(c *cli.Context, k config.Config, add func(name string, ok bool, f
 		add("card plan", fits, "%s", text)
 	}
 	if len(numbers) == 2 && m.Fits {
-		add("two cards", true, "run with --teacher-device cuda:%s and ONCEUPON_CUDA_DEVICE=%s", strings.TrimSpace(numbers[0]), strings.TrimSpace(numbers[1]))
+		add("two cards", true, "run with --teacher-device cuda:%d and ONCEUPON_CUDA_DEVICE=%d", numbers[0], numbers[1])
 	}
 	if card.TFLOPs > 0 && out.Time == nil {
 		t := plan.Project(k, teacher, card)
@@ -104,16 +116,30 @@ func planCards(c *cli.Context, k config.Config, add func(name string, ok bool, f
 	return &out, nil
 }
 
-// cardLimits is the memory of each card: as flags say, else as the driver does.
-func cardLimits(c *cli.Context, numbers []string) (limits []uint64, card plan.Card, err error) {
-	for _, n := range numbers {
-		if i, err := strconv.Atoi(strings.TrimSpace(n)); err != nil || i < 0 {
-			return nil, card, fault.New(fault.Usage, "--devices %s: give numbers of cards, 0 or 0,1", c.String("devices"))
+// cardAsked says whether flags ask for a plan, whatever the configuration's
+// backend.
+func cardAsked(c *cli.Context) bool {
+	return c.String("card") != "" || c.String("card-memory") != "" || c.IsSet("devices")
+}
+
+// deviceNumbers are those of one card for both models, or of the teacher's and
+// the student's.
+func deviceNumbers(text string) (numbers []int, err error) {
+	for n := range strings.SplitSeq(text, ",") {
+		i, err := strconv.Atoi(strings.TrimSpace(n))
+		if err != nil || i < 0 {
+			return nil, fault.New(fault.Usage, "--devices %q: give numbers of cards, 0 or 0,1", text)
 		}
+		numbers = append(numbers, i)
 	}
-	if len(numbers) > 2 {
-		return nil, card, fault.New(fault.Usage, "--devices %s: one card for both, or two", c.String("devices"))
+	if len(numbers) > 2 || len(numbers) == 2 && numbers[0] == numbers[1] {
+		return nil, fault.New(fault.Usage, "--devices %q: one card for both, or two", text)
 	}
+	return numbers, nil
+}
+
+// cardLimits is the memory of each card: as flags say, else as the driver does.
+func cardLimits(c *cli.Context, numbers []int) (limits []uint64, card plan.Card, err error) {
 	if name := c.String("card"); name != "" {
 		if card, err = plan.NamedCard(name); err != nil {
 			return nil, card, err
@@ -134,12 +160,11 @@ func cardLimits(c *cli.Context, numbers []string) (limits []uint64, card plan.Ca
 		if err != nil {
 			return nil, card, nil // said by the caller
 		}
-		i, _ := strconv.Atoi(strings.TrimSpace(n))
-		if i >= len(d.Cards) {
+		if n >= len(d.Cards) {
 			return nil, card, fault.New(fault.Capability, "--devices %s: this machine has %d cards", c.String("devices"), len(d.Cards))
 		}
-		limits = append(limits, d.Cards[i].Bytes)
-		card.Name = d.Cards[i].Name
+		limits = append(limits, d.Cards[n].Bytes)
+		card.Name = d.Cards[n].Name
 		if known, ok := plan.DataSheet(card.Name); ok {
 			card = known
 		}

@@ -133,6 +133,15 @@ func TestBatchClock(t *testing.T) {
 	if math.Abs(sum-all[0].Samples[0]) > 10 || math.Abs(share-100) > 1e-6 {
 		t.Errorf("the stages make %g of %g ns and %g %%", sum, all[0].Samples[0], share)
 	}
+	// On a processor nothing is told and rated at once.
+	for i := range b.events {
+		b.events[i].Seconds.Overlap = 0
+	}
+	for _, r := range b.results(LoopOptions{Name: "x", Stages: true}, "avx2") {
+		if r.Name == "loop_overlap" {
+			t.Errorf("%+v", r)
+		}
+	}
 }
 
 // Resident memory grows by what a run touches, and by little else.
@@ -187,12 +196,13 @@ func TestFormats(t *testing.T) {
 	r := Result{Name: "train", Shape: "tiny", Backend: "cpu", Variant: "avx2", Samples: []float64{2e6, 1e6}, NsPerOp: 1e6, Calls: 3, Rate: 10, RateUnit: "tokens/s"}
 	r.against("torch", 2e6)
 	r.Peers = append(r.Peers, Peer{Name: "llm.c", Missing: "not built"})
-	report := Report{1, Machine{Threads: 2}, []Result{r}}
+	share := Result{Name: "loop_judge", Shape: "x", Backend: "cpu", Variant: "avx2", Samples: []float64{4e6, 1e6}, NsPerOp: 1e6, Calls: 1, Rate: 90, RateUnit: "%batch"}
+	report := Report{1, Machine{Threads: 2}, []Result{r, share}}
 	var text, table bytes.Buffer
 	if err := report.Text(&text); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"BenchmarkTrain/tiny/cpu/avx2-2\t3\t2000000 ns/op\t5 tokens/s\n", "\t1000000 ns/op\t10 tokens/s\n", "torch: 2000000 ns/op, 2.00 x", "llm.c: no figure: not built"} {
+	for _, want := range []string{"BenchmarkTrain/tiny/cpu/avx2-2\t3\t2000000 ns/op\t5 tokens/s\n", "\t1000000 ns/op\t10 tokens/s\n", "\t4000000 ns/op\t90 %batch\n", "torch: 2000000 ns/op, 2.00 x", "llm.c: no figure: not built"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("%q is not in\n%s", want, &text)
 		}

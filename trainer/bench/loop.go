@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,7 +66,7 @@ func Loop(ctx context.Context, o Options, l LoopOptions) ([]Result, error) {
 		return nil, clock.err
 	}
 	if l.Pretraining != nil {
-		l.Pretraining(clock.tokensPerS)
+		l.Pretraining(clock.tokensPerS())
 	}
 	results := clock.results(l, variant(c))
 	if clock.onCard {
@@ -127,7 +128,7 @@ type batchClock struct {
 	events []metrics.BatchEvent
 	err    error
 
-	tokensPerS float64 // of pretraining, as last said
+	first, read metrics.PretrainEvent // the first and the last
 
 	onCard bool
 	card   int64 // bytes of the card in use, at most, when a batch ended
@@ -143,11 +144,22 @@ func (b *batchClock) flops(c config.Config, t plan.Teacher) float64 {
 	return sum / float64(len(b.events))
 }
 
+// tokensPerS is the rate of pretraining, without its first update, which warms
+// caches and a card, where there is another; 0 without any.
+func (b *batchClock) tokensPerS() float64 {
+	if b.read.Tokens == b.first.Tokens {
+		return b.read.TokPerSec
+	}
+	seconds := func(e metrics.PretrainEvent) float64 { return float64(e.Tokens) / e.TokPerSec }
+	return float64(b.read.Tokens-b.first.Tokens) / (seconds(b.read) - seconds(b.first))
+}
+
 func (b *batchClock) Write(line []byte) (int, error) {
 	if bytes.HasPrefix(line, []byte(`{"event":"pretrain"`)) {
-		var e metrics.PretrainEvent
-		if b.err = json.Unmarshal(line, &e); b.err == nil {
-			b.tokensPerS = e.TokPerSec
+		b.read = metrics.PretrainEvent{}
+		b.err = json.Unmarshal(line, &b.read)
+		if b.first.Step == 0 {
+			b.first = b.read
 		}
 		return len(line), nil
 	}
@@ -196,13 +208,15 @@ func (b *batchClock) results(l LoopOptions, variant string) []Result {
 		if !l.Stages {
 			break
 		}
-		r.Name, r.Shape, r.Backend, r.Variant, r.Calls, r.RateUnit = "loop_"+stages[k], whole.Shape, whole.Backend, whole.Variant, 1, "%batch"
-		r.finish(1)
 		total := 0.0
 		for _, s := range r.Samples {
 			total += s / 1e9
 		}
-		r.Rate = 100 * total / sum // of all batches, not of the least
+		if slices.Max(r.Samples) <= 1 { // no batch had it: nothing was told and rated at once
+			continue
+		}
+		r.Name, r.Shape, r.Backend, r.Variant, r.Calls, r.RateUnit = "loop_"+stages[k], whole.Shape, whole.Backend, whole.Variant, 1, "%batch"
+		r.NsPerOp, r.Rate = slices.Min(r.Samples), 100*total/sum
 		all = append(all, r)
 	}
 	return all

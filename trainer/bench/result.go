@@ -173,10 +173,14 @@ func (r Report) Text(w io.Writer) error {
 		for _, ns := range x.Samples {
 			line := fmt.Sprintf("%s\t%d\t%.0f ns/op", name, x.Calls, ns)
 			scale := x.NsPerOp / ns
+			rate := x.Rate * scale
+			if strings.HasPrefix(x.RateUnit, "%") { // a share of all samples' time
+				rate = x.Rate
+			}
 			for _, metric := range []struct {
 				value float64
 				unit  string
-			}{{x.GBPerS * scale, "GB/s"}, {x.GFLOPPerS * scale, "GFLOP/s"}, {100 * x.RooflineShare * scale, "%roofline"}, {x.Rate * scale, x.RateUnit}, {float64(x.PeakBytes), "peak-B"}} {
+			}{{x.GBPerS * scale, "GB/s"}, {x.GFLOPPerS * scale, "GFLOP/s"}, {100 * x.RooflineShare * scale, "%roofline"}, {rate, x.RateUnit}, {float64(x.PeakBytes), "peak-B"}} {
 				if metric.value > 0 {
 					line += fmt.Sprintf("\t%.4g %s", metric.value, metric.unit)
 				}

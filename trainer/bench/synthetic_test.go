@@ -30,14 +30,15 @@ func TestSyntheticRefuses(t *testing.T) {
 	}
 }
 
+// The rate of pretraining leaves the first update out where there is another.
 func TestClockKnowsPretraining(t *testing.T) {
 	var b batchClock
-	for _, line := range []string{`{"event":"pretrain","step":1,"tok_per_s":100}`, `{"event":"pretrain","step":2,"tok_per_s":250.5}`, `{"event":"evaluation"}`} {
-		if n, err := b.Write([]byte(line)); n != len(line) || err != nil {
-			t.Fatal(n, err)
+	for i, line := range []string{`{"event":"pretrain","step":1,"tokens":100,"tok_per_s":10}`, `{"event":"pretrain","step":5,"tokens":500,"tok_per_s":25}`, `{"event":"evaluation"}`} {
+		if n, err := b.Write([]byte(line)); n != len(line) || err != nil || b.err != nil {
+			t.Fatal(n, err, b.err)
 		}
-	}
-	if b.tokensPerS != 250.5 || b.err != nil {
-		t.Errorf("%v, %v", b.tokensPerS, b.err)
+		if got, want := b.tokensPerS(), []float64{10, 40, 40}[i]; got != want {
+			t.Errorf("after line %d: %v, not %v", i, got, want)
+		}
 	}
 }

@@ -170,3 +170,16 @@ func TestDataSheets(t *testing.T) {
 		t.Errorf("another card: %+v", c)
 	}
 }
+
+// Both phases side by side, in units that suit a small run too.
+func TestTimeSaysBothPhases(t *testing.T) {
+	for want, x := range map[string]Time{
+		"measured: interaction 31.9 h (920 batches of 125 s, 2.88 stories/s)":                                                              Measured(load(t, "paper"), 2.88, 0, 0),
+		"measured: interaction 31.9 h (920 batches of 125 s, 2.88 stories/s), pretraining before it 3.25 h; at 400 W 12.8 kWh and 1.3 kWh": Measured(load(t, "paper"), 2.88, 1e5, 400),
+		"measured: interaction 1.6 min (12 batches of 8 s, 6 stories/s), pretraining before it 39 s; at 60 W 1.6 Wh and 0.65 Wh":           Measured(load(t, "default"), 6, 2e4, 60),
+	} {
+		if x.String() != want {
+			t.Errorf("%s\n%s", x, want)
+		}
+	}
+}

@@ -141,12 +141,33 @@ func (x Time) total(c config.Config, secondsPerToken, watts float64) Time {
 // String is for people: both phases side by side, which is the paper's open
 // question.
 func (x Time) String() string {
-	text := fmt.Sprintf("%s: interaction %.4g h (%d batches of %.3g s, %.3g stories/s)", x.Source, x.Hours, x.Batches, x.BatchSeconds, x.StoriesPerS)
+	text := fmt.Sprintf("%s: interaction %s (%d batches of %.3g s, %.3g stories/s)", x.Source, span(x.Hours), x.Batches, x.BatchSeconds, x.StoriesPerS)
 	if x.PretrainHours > 0 {
-		text += fmt.Sprintf(", pretraining before it %.4g h", x.PretrainHours)
+		text += ", pretraining before it " + span(x.PretrainHours)
 	}
 	if x.Watts > 0 {
-		text += fmt.Sprintf("; at %.0f W %.3g kWh and %.3g kWh", x.Watts, x.KWh, x.PretrainKWh)
+		text += fmt.Sprintf("; at %.0f W %s", x.Watts, energy(x.KWh))
+		if x.PretrainHours > 0 {
+			text += " and " + energy(x.PretrainKWh)
+		}
 	}
 	return text
+}
+
+// span has the unit that fits, so that small runs are readable too.
+func span(hours float64) string {
+	switch {
+	case hours >= 0.1:
+		return fmt.Sprintf("%.3g h", hours)
+	case hours >= 1.0/60:
+		return fmt.Sprintf("%.2g min", 60*hours)
+	}
+	return fmt.Sprintf("%.2g s", 3600*hours)
+}
+
+func energy(kWh float64) string {
+	if kWh >= 0.1 {
+		return fmt.Sprintf("%.3g kWh", kWh)
+	}
+	return fmt.Sprintf("%.2g Wh", 1000*kWh)
 }

@@ -140,8 +140,8 @@ func (s *session) pretrain(ctx context.Context) error {
 			s.state.Read.Loss = u.Loss
 			s.state.Read.TokPerSec = float64(u.Tokens) / s.state.Seconds.Pretrain
 			s.o.Reporter.Progress("pretrain", min(u.Words, p.Words), p.Words, "words", "")
-			// Every tenth update and the last one are logged.
-			if u.Step%10 != 0 && u.Step != u.Steps {
+			// The first, every tenth and the last update are logged.
+			if u.Step != 1 && u.Step%10 != 0 && u.Step != u.Steps {
 				return nil
 			}
 			e := metrics.PretrainEvent{Event: "pretrain", Step: u.Step, Steps: u.Steps, Words: u.Words, Tokens: u.Tokens, Loss: u.Loss,
