@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -136,8 +137,18 @@ func (s *session) begin(ctx context.Context) error {
 	return s.save()
 }
 
+// weighed is the score by which students are chosen: that of a student whose
+// distinct-2 is below the limit counts in proportion. A student refused at the
+// limit would let a thousandth of distinct-2 decide between two batches.
+func weighed(score, distinct2, limit float64) float64 {
+	if distinct2 >= limit {
+		return score
+	}
+	return score * distinct2 / limit
+}
+
 // choose keeps the student if it is the best so far on the set for choosing,
-// within the limits of KL and variety.
+// its score weighed with its variety, within the limit of KL.
 func (s *session) choose(ctx context.Context) error {
 	stories, err := s.tell(ctx, chooseIDs, s.c.Evaluate.ChooseOn)
 	if err != nil {
@@ -150,17 +161,20 @@ func (s *session) choose(ctx context.Context) error {
 	mean, _ := metrics.MeanCI(e.Scores)
 	// Variety is compared on the same set: distinct-n depends on its size.
 	limit := s.c.Interact.MinDistinct2 * s.state.Before.ChooseDistinct2
+	score := weighed(mean, e.Distinct[1], limit)
+	says := fmt.Sprintf("batch %d: %.2f on the set for choosing", s.state.Batch, mean)
+	if score < mean {
+		says += fmt.Sprintf(", counted as %.2f for its distinct-2, %.3f of %.3f", score, e.Distinct[1], limit)
+	}
 	switch {
 	case s.state.KL > s.c.Interact.MaxKL:
-		s.o.Reporter.Say("batch %d: %.2f on the set for choosing, not chosen: KL %.2f exceeds interact.max_kl = %g", s.state.Batch, mean, s.state.KL, s.c.Interact.MaxKL)
-	case e.Distinct[1] < limit:
-		s.o.Reporter.Say("batch %d: %.2f on the set for choosing, not chosen: distinct-2 %.3f is below %.3f", s.state.Batch, mean, e.Distinct[1], limit)
-	case mean > s.state.Best.Choose:
-		s.o.Reporter.Say("batch %d: %.2f on the set for choosing, the best so far (%.2f before)", s.state.Batch, mean, s.state.Before.Choose)
-		s.state.Best = Best{Batch: s.state.Batch, Choose: mean, KL: s.state.KL}
+		s.o.Reporter.Say("%s; not chosen: KL %.2f exceeds interact.max_kl = %g", says, s.state.KL, s.c.Interact.MaxKL)
+	case score > s.state.Best.Choose:
+		s.o.Reporter.Say("%s; the best so far (%.2f before)", says, s.state.Before.Choose)
+		s.state.Best = Best{Batch: s.state.Batch, Choose: score, KL: s.state.KL}
 		return s.keep(best)
 	default:
-		s.o.Reporter.Say("batch %d: %.2f on the set for choosing; the best is %.2f", s.state.Batch, mean, s.state.Best.Choose)
+		s.o.Reporter.Say("%s; the best is %.2f", says, s.state.Best.Choose)
 	}
 	return nil
 }

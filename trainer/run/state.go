@@ -65,7 +65,7 @@ type Read struct {
 
 // Best is the student that the run hands over.
 type Best struct {
-	Batch  int     `json:"batch"` // 0: the pretrained student
-	Choose float64 `json:"choose"`
+	Batch  int     `json:"batch"`  // 0: the pretrained student
+	Choose float64 `json:"choose"` // its score on the set for choosing, weighed
 	KL     float64 `json:"kl"`
 }
