@@ -19,8 +19,11 @@
  * Each element is summed over k in rising order, whatever M, N and the number
  * of threads: a row of a decode batch has
  * the same bits as the same row in a training batch. */
+#include <stddef.h>
+
 #include "cpu.h"
 #include "elements.h"
+#include "fetch.h"
 #ifdef __AVX512BF16__
 #include "gemm_bf16.h"
 #else
@@ -138,13 +141,16 @@ static inline float start_of(const gemm_arguments *g, int first, const float *el
     return g->bias ? g->bias[n] : 0;
 }
 
-/* Sums of a tile go to out, through what is fused with them. */
-static void finish(const gemm_arguments *g, int m, int n, int rows, int cols, const float *sums)
+/* Sums of a tile go to out, through what is fused with them; what the next
+ * tile needs for it, `next` elements further on, is fetched. */
+static void finish(const gemm_arguments *g, int m, int n, int rows, int cols, const float *sums, ptrdiff_t next)
 {
+    const float *other = g->up ? g->up : g->gelu;
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < cols; c += LANES) {
             size_t at = (size_t)(m + r) * g->out_row + (size_t)(n + c);
             vec x = vec_load(sums + r * COLS + c);
+            __builtin_prefetch(other + at + next);
             if (g->up)
                 x = x * gelu_slope(load(g->up + at, cols - c));
             if (g->gelu)
@@ -157,54 +163,60 @@ static void finish(const gemm_arguments *g, int m, int n, int rows, int cols, co
  * comes in are computed. */
 static inline __attribute__((always_inline)) void edge_tile(const gemm_arguments *g, int first, int last, int m, int n,
                                                             int rows, int cols, const packed *a, const packed *b,
-                                                            int depth, const packed *ahead, const int whole_rows)
+                                                            int depth, fetch *ahead, const int whole_rows)
 {
     float buffer[ROWS * COLS] = {0};
+    fetch none = fetch_nothing(b);
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < cols; c++)
             buffer[r * COLS + c] = start_of(g, first, g->out + (m + r) * g->out_row + n + c, n + c);
     if (rows <= 1)
-        tile(buffer, COLS, buffer, COLS, a, b, depth, 1, whole_rows, ahead);
+        tile(buffer, COLS, buffer, COLS, a, b, depth, 1, whole_rows, &none, ahead);
     else if (rows <= ROWS / 3)
-        tile(buffer, COLS, buffer, COLS, a, b, depth, ROWS / 3, whole_rows, ahead);
+        tile(buffer, COLS, buffer, COLS, a, b, depth, ROWS / 3, whole_rows, &none, ahead);
     else if (rows <= 2 * ROWS / 3)
-        tile(buffer, COLS, buffer, COLS, a, b, depth, 2 * ROWS / 3, whole_rows, ahead);
+        tile(buffer, COLS, buffer, COLS, a, b, depth, 2 * ROWS / 3, whole_rows, &none, ahead);
     else
-        tile(buffer, COLS, buffer, COLS, a, b, depth, ROWS, whole_rows, ahead);
+        tile(buffer, COLS, buffer, COLS, a, b, depth, ROWS, whole_rows, &none, ahead);
     if (last && fused(g))
-        finish(g, m, n, rows, cols, buffer);
+        finish(g, m, n, rows, cols, buffer, 0);
     else
         for (int r = 0; r < rows; r++)
             memcpy(g->out + (m + r) * g->out_row + n, buffer + r * COLS, (size_t)cols * sizeof(float));
 }
 
-/* Rows m0..m1 and columns n0..n1 of out, one depth block of packed factors. */
+/* Rows m0..m1 and columns n0..n1 of out, one depth block of packed factors.
+ * On the way the next tile's part of out is fetched, the next panel of b where
+ * it is packed, and what will be packed next. */
 static inline __attribute__((always_inline)) void multiply_block(const gemm_arguments *g, int first, int last, int m0,
                                                                  int m1, int n0, int n1, const packed *block_a,
-                                                                 const packed *block_b, int depth, const int whole_rows)
+                                                                 const packed *block_b, int depth, const int whole_rows,
+                                                                 int more_panels, fetch *raw)
 {
     static const float zeros[COLS];
     float sums[ROWS * COLS];
     int through = last && fused(g);
     size_t panel_b = panel_size(COLS, depth);
     size_t panel_a = whole_rows ? (size_t)ROWS * A_STRIDE : panel_size(ROWS, depth);
+    fetch nothing = fetch_nothing(block_b);
     for (int n = n0; n < n1; n += COLS) {
         const packed *b = block_b + (size_t)((n - n0) / COLS) * panel_b, *a = block_a;
+        fetch panel = fetch_rows(b + panel_b, panel_b * sizeof *b, 0, more_panels);
         for (int m = m0; m < m1; m += ROWS, a += panel_a) {
             int rows = least(ROWS, m1 - m), cols = least(COLS, n1 - n), fresh = first && !g->accumulate;
             float *out = g->out + (size_t)m * g->out_row + n;
             const float *start = !fresh ? out : g->bias ? g->bias + n : zeros;
-            /* The first two tiles fetch the halves of the next panel, so that
-             * few rows (decoding) do not wait for memory and then multiply. */
-            const packed *ahead = m < m0 + 2 * ROWS ? b + panel_b + (m > m0 ? panel_b / 2 : 0) : a;
+            fetch *ahead = panel.rows > 0 ? &panel : raw->rows > 0 ? raw : &nothing;
             if (rows < ROWS || cols < COLS) {
                 edge_tile(g, first, last, m, n, rows, cols, a, b, depth, ahead, whole_rows);
                 continue;
             }
+            const float *next = m + ROWS < m1 ? out + ROWS * g->out_row : g->out + (size_t)m0 * g->out_row + n + COLS;
+            fetch lines = fetch_rows(next, COLS * sizeof(float), g->out_row * sizeof(float), ROWS);
             tile(through ? sums : out, through ? COLS : g->out_row, start, fresh ? 0 : g->out_row, a, b, depth, ROWS,
-                 whole_rows, ahead);
+                 whole_rows, &lines, ahead);
             if (through)
-                finish(g, m, n, ROWS, COLS, sums);
+                finish(g, m, n, ROWS, COLS, sums, next - out);
         }
     }
 }
@@ -216,23 +228,36 @@ static void share(int i, int parts, int panels, int width, int count, int *begin
     *end = least((int)((int64_t)panels * (i + 1) / parts) * width, count);
 }
 
+/* Rows m0..m1 of a, `depth` of them from k on, as they lie in memory. */
+static fetch raw_rows(const gemm_arguments *g, int m0, int m1, int k, int depth)
+{
+    const float *a = g->a + (size_t)m0 * g->a_row + (size_t)k * g->a_col;
+    if (by_rows(g))
+        return fetch_rows(a, (size_t)depth * sizeof *a, g->a_row * sizeof *a, m1 - m0);
+    return fetch_rows(a, (size_t)(m1 - m0) * sizeof *a, g->a_col * sizeof *a, depth);
+}
+
 static void multiply_task(void *argument, int task, int worker)
 {
     const job *j = argument;
     const gemm_arguments *g = j->g;
     packed *a = j->packed_a + (size_t)worker * j->a_room;
-    int m0, m1, n0, n1;
+    int m0, m1, n0, n1, next0, next1;
     share(task / j->col_blocks, j->row_blocks, j->panels_a, ROWS, g->M, &m0, &m1);
     share(task % j->col_blocks, j->col_blocks, j->panels_b, COLS, g->N, &n0, &n1);
+    share((task + 1) / j->col_blocks, j->row_blocks, j->panels_a, ROWS, g->M, &next0, &next1);
     for (int block = 0; block < j->span; block += DEPTH) {
         int depth = least(DEPTH, j->span - block), first = j->k0 + block == 0, last = j->k0 + block + depth == g->K;
         const packed *b =
             j->packed_b + packed_before(j->panels_b, block) + (size_t)(n0 / COLS) * panel_size(COLS, depth);
         pack_rows(g, a, m0, m1, j->k0 + block, depth, g->sum && n0 == 0);
+        int left = j->span - block - depth;
+        fetch raw = left > 0 ? raw_rows(g, m0, m1, j->k0 + block + depth, least(DEPTH, left))
+                             : raw_rows(g, next0, next1, j->k0, least(DEPTH, j->span));
         if (by_rows(g))
-            multiply_block(g, first, last, m0, m1, n0, n1, a, b, depth, 1);
+            multiply_block(g, first, last, m0, m1, n0, n1, a, b, depth, 1, 1, &raw);
         else
-            multiply_block(g, first, last, m0, m1, n0, n1, a, b, depth, 0);
+            multiply_block(g, first, last, m0, m1, n0, n1, a, b, depth, 0, 1, &raw);
     }
 }
 
@@ -249,8 +274,10 @@ static void few_rows_task(void *argument, int task, int worker)
         pack_rows(g, a, 0, g->M, k, depth, 0);
         for (int n = n0; n < n1; n += COLS) {
             int cols = least(COLS, n1 - n);
-            pack_turned(panel, g->b + (size_t)n * g->b_col + k, g->b_col, cols, COLS, depth);
-            multiply_block(g, k == 0, k + depth == g->K, 0, g->M, n, n + cols, a, panel, depth, 1);
+            const float *b = g->b + (size_t)n * g->b_col + k;
+            pack_turned(panel, b, g->b_col, cols, COLS, depth);
+            fetch raw = fetch_rows(b + COLS * g->b_col, (size_t)depth * sizeof *b, g->b_col * sizeof *b, COLS);
+            multiply_block(g, k == 0, k + depth == g->K, 0, g->M, n, n + cols, a, panel, depth, 1, 0, &raw);
         }
     }
 }

@@ -52,19 +52,33 @@ static inline void pack_turned(packed *to, const float *x, size_t row, int count
     }
 }
 
-static inline __m512i widened(__m512 x) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x)); }
+/* Numbers of two rows in pairs. */
+static inline __m512i paired(__m512 low, __m512 high)
+{
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+}
 
 static inline void pack_straight(packed *to, const float *x, size_t col, int count, int width, int depth)
 {
-    for (int k = 0; k < depth; k += 2)
-        for (int first = 0; first < width; first += LANES) {
-            int left = width - first < LANES ? width - first : LANES;
-            const float *from = x + k * col + first;
-            __m512i low = widened(load_first(from, count - first));
-            __m512i high = k + 1 < depth ? widened(load_first(from + col, count - first)) : _mm512_setzero_si512();
-            store_first(to + (size_t)(k / 2) * (size_t)width + first, left,
-                        _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+    int pairs = (depth + 1) / 2;
+    for (int first = 0; first < width; first += LANES) {
+        int left = width - first, there = count - first;
+        packed *into = to + first;
+        const float *from = x + first;
+        for (int pair = 0; pair < pairs; pair++, into += width, from += 2 * col) {
+            int both = 2 * pair + 1 < depth;
+            __m512i v = there >= LANES
+                            ? paired(_mm512_loadu_ps(from), both ? _mm512_loadu_ps(from + col) : _mm512_setzero_ps())
+                            : paired(load_first(from, there), load_first(from + col, both ? there : 0));
+            /* Past a narrow row lies the next one, which is written later. */
+            if (left >= LANES || pair + 1 < pairs)
+                _mm512_storeu_si512(into, v);
+            else
+                store_first(into, left, v);
         }
+    }
 }
 
 static inline void pack_row(packed *to, const float *x, int depth)
@@ -74,19 +88,13 @@ static inline void pack_row(packed *to, const float *x, int depth)
                                                                      load_first(x + k, depth - k)));
 }
 
-/* out (rows,COLS) = start + a * b panel, as in gemm_fp32.h. */
-static inline __attribute__((always_inline)) void tile(float *out, size_t out_row, const float *start, size_t start_row,
-                                                       const packed *restrict a, const packed *restrict b, int depth,
-                                                       const int rows, const int by_rows, const packed *ahead)
+static inline __attribute__((always_inline)) void multiply_add(__m512 acc[ROWS][VECTORS], const packed *restrict a,
+                                                               const packed *restrict b, int pairs, const int rows,
+                                                               const int by_rows, fetch *ahead)
 {
-    __m512 acc[ROWS][VECTORS];
-#pragma GCC unroll 16
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; v++)
-            acc[r][v] = _mm512_loadu_ps(start + r * start_row + v * LANES);
-    for (int k = 0; k < depth; k += 2) {
-        __builtin_prefetch(ahead);
+    fetch f = *ahead;
+    for (int k = 0; k < pairs; k++) {
+        fetch_line(&f);
         __m512bh b0 = (__m512bh)_mm512_loadu_si512(b), b1 = (__m512bh)_mm512_loadu_si512(b + LANES);
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
@@ -96,8 +104,24 @@ static inline __attribute__((always_inline)) void tile(float *out, size_t out_ro
         }
         a += by_rows ? 1 : ROWS;
         b += COLS;
-        ahead += LANES;
     }
+    *ahead = f;
+}
+
+/* out (rows,COLS) = start + a * b panel, as in gemm_fp32.h. */
+static inline __attribute__((always_inline)) void tile(float *out, size_t out_row, const float *start, size_t start_row,
+                                                       const packed *restrict a, const packed *restrict b, int depth,
+                                                       const int rows, const int by_rows, fetch *soon, fetch *ahead)
+{
+    __m512 acc[ROWS][VECTORS];
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; v++)
+            acc[r][v] = _mm512_loadu_ps(start + r * start_row + v * LANES);
+    int pairs = (depth + 1) / 2, k = fetch_count(soon, pairs);
+    multiply_add(acc, a, b, k, rows, by_rows, soon);
+    multiply_add(acc, a + (size_t)k * (by_rows ? 1 : ROWS), b + (size_t)k * COLS, pairs - k, rows, by_rows, ahead);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2

@@ -80,14 +80,15 @@ static inline void pack_row(packed *to, const float *x, int depth)
         to[k] = x[k];
 }
 
-/* by_rows: a holds rows A_STRIDE apart instead of a panel. ahead: what is
- * fetched into the cache on the way, a vector for every step of the depth. */
+/* by_rows: a holds rows A_STRIDE apart instead of a panel. A line is fetched
+ * at every step of the depth. */
 static inline __attribute__((always_inline)) void multiply_add(vec acc[ROWS][VECTORS], const packed *restrict a,
                                                                const packed *restrict b, int depth, const int rows,
-                                                               const int by_rows, const packed *ahead)
+                                                               const int by_rows, fetch *ahead)
 {
+    fetch f = *ahead;
     for (int k = 0; k < depth; k++) {
-        __builtin_prefetch(ahead);
+        fetch_line(&f);
         vec b0 = vec_load(b), b1 = vec_load(b + LANES);
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
@@ -97,8 +98,8 @@ static inline __attribute__((always_inline)) void multiply_add(vec acc[ROWS][VEC
         }
         a += by_rows ? 1 : ROWS;
         b += COLS;
-        ahead += LANES;
     }
+    *ahead = f;
 }
 
 #if LANES == 4
@@ -107,7 +108,7 @@ static inline __attribute__((always_inline)) void multiply_add(vec acc[ROWS][VEC
 #define STRIP 16
 static inline __attribute__((always_inline)) void strip(vec acc[ROWS][VECTORS], const packed *a, const packed *b,
                                                         int depth, const int rows, const int by_rows,
-                                                        const packed *ahead)
+                                                        fetch *ahead)
 {
     vec sum[ROWS][VECTORS] = {0};
     multiply_add(sum, a, b, depth, rows, by_rows, ahead);
@@ -118,10 +119,11 @@ static inline __attribute__((always_inline)) void strip(vec acc[ROWS][VECTORS], 
 #endif
 
 /* out (rows,COLS) = start + a * b panel; start may be out, or a row for all
- * when start_row is 0. */
+ * when start_row is 0. `soon` is fetched first, then `ahead`. */
 static inline __attribute__((always_inline)) void tile(float *out, size_t out_row, const float *start, size_t start_row,
                                                        const packed *restrict a, const packed *restrict b, int depth,
-                                                       const int rows, const int by_rows, const packed *ahead)
+                                                       const int rows, const int by_rows, fetch *soon,
+                                                       fetch *ahead)
 {
     vec acc[ROWS][VECTORS];
 #pragma GCC unroll 16
@@ -132,9 +134,11 @@ static inline __attribute__((always_inline)) void tile(float *out, size_t out_ro
 #ifdef STRIP
     for (int k = 0; k < depth; k += STRIP)
         strip(acc, a + (size_t)k * (by_rows ? 1 : ROWS), b + (size_t)k * COLS, depth - k < STRIP ? depth - k : STRIP,
-              rows, by_rows, ahead);
+              rows, by_rows, soon->rows > 0 ? soon : ahead);
 #else
-    multiply_add(acc, a, b, depth, rows, by_rows, ahead);
+    int k = fetch_count(soon, depth);
+    multiply_add(acc, a, b, k, rows, by_rows, soon);
+    multiply_add(acc, a + (size_t)k * (by_rows ? 1 : ROWS), b + (size_t)k * COLS, depth - k, rows, by_rows, ahead);
 #endif
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
