@@ -8,13 +8,18 @@
  *         pack the block's rows of a, into memory of the worker's own
  *         for every tile: acc(ROWS x COLS in registers) += a * b panel
  *
- * Few rows against a large b (the head's logits) use each of its panels so
- * seldom that it is not worth writing it to memory:
+ * Few rows (the head's chunks, gradients of narrow weights, small batches) use
+ * each panel of b so seldom that writing it to memory, and reading there what
+ * another core wrote, is not worth it:
  *
  *   for every block of columns of out (a task):
  *     for every depth block:
  *       pack all rows of a, into memory of the worker's own
  *       for every panel of b: pack it into the worker's cache, multiply
+ *
+ * What comes next (the next tile's part of out, the next panel of b, what will
+ * be packed next) is fetched while a tile is multiplied (fetch.h): memory is slow,
+ * not busy.
  *
  * Each element is summed over k in rising order, whatever M, N and the number
  * of threads: a row of a decode batch has
@@ -32,7 +37,7 @@
 
 #define BLOCK_PANELS (GEMM_BLOCK_ROWS / ROWS) /* of rows in a task */
 #define BLOCK_COLS 1024                       /* of out in a task that comes back to it for the next depth block */
-#define FEW_ROWS_COLS 256                     /* of a task that packs all rows for itself, at least */
+#define FEW_ROWS_COLS 128                     /* of a task that packs all rows for itself, at least */
 #define SLAB 16                               /* rows that are packed together when columns are contiguous */
 
 void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g);
@@ -57,6 +62,16 @@ static size_t packed_before(int panels, int depth)
     return (size_t)panels * (size_t)(depth / DEPTH) * panel_size(COLS, DEPTH);
 }
 
+/* `count` columns of b from n on, `depth` of them from k on. */
+static void pack_panel(const gemm_arguments *g, packed *to, int n, int count, int k, int depth)
+{
+    const float *b = g->b + (size_t)n * g->b_col + (size_t)k * g->b_row;
+    if (g->b_col == 1)
+        pack_straight(to, b, g->b_row, count, COLS, depth);
+    else
+        pack_turned(to, b, g->b_col, count, COLS, depth);
+}
+
 /* A depth block of one panel whose rows are contiguous in k; or, where columns
  * are, a slab of all panels, so that memory is read in its own order. */
 static void pack_task(void *argument, int task, int worker)
@@ -76,15 +91,9 @@ static void pack_task(void *argument, int task, int worker)
     int whole = least(DEPTH, j->span - block);
     depth = g->b_col == 1 ? least(SLAB, whole - from) : whole;
     packed *to = j->packed_b + packed_before(j->panels_b, block) + panel_size(COLS, from);
-    const float *b = g->b + (size_t)(j->k0 + block + from) * g->b_row;
-    for (int p = first; p < first + panels && depth > 0; p++) {
-        int n = p * COLS, count = least(COLS, g->N - n);
-        packed *panel = to + (size_t)p * panel_size(COLS, whole);
-        if (g->b_col == 1)
-            pack_straight(panel, b + n, g->b_row, count, COLS, depth);
-        else
-            pack_turned(panel, b + (size_t)n * g->b_col, g->b_col, count, COLS, depth);
-    }
+    for (int p = first; p < first + panels && depth > 0; p++)
+        pack_panel(g, to + (size_t)p * panel_size(COLS, whole), p * COLS, least(COLS, g->N - p * COLS),
+                   j->k0 + block + from, depth);
 }
 
 static int pack_tasks(const job *j)
@@ -185,39 +194,34 @@ static inline __attribute__((always_inline)) void edge_tile(const gemm_arguments
             memcpy(g->out + (m + r) * g->out_row + n, buffer + r * COLS, (size_t)cols * sizeof(float));
 }
 
-/* Rows m0..m1 and columns n0..n1 of out, one depth block of packed factors.
- * On the way the next tile's part of out is fetched, the next panel of b where
- * it is packed, and what will be packed next. */
-static inline __attribute__((always_inline)) void multiply_block(const gemm_arguments *g, int first, int last, int m0,
-                                                                 int m1, int n0, int n1, const packed *block_a,
-                                                                 const packed *block_b, int depth, const int whole_rows,
-                                                                 int more_panels, fetch *raw)
+/* Rows m0..m1 and the columns of a panel from n on, one depth block of packed
+ * factors. On the way the next tile's part of out is fetched, then `panel`, which
+ * is multiplied next, then `raw`, which is packed next. */
+static inline __attribute__((always_inline)) void multiply_panel(const gemm_arguments *g, int first, int last, int m0,
+                                                                 int m1, int n, const packed *a, const packed *b,
+                                                                 int depth, const int whole_rows, fetch *panel,
+                                                                 fetch *raw)
 {
     static const float zeros[COLS];
     float sums[ROWS * COLS];
-    int through = last && fused(g);
-    size_t panel_b = panel_size(COLS, depth);
+    int through = last && fused(g), fresh = first && !g->accumulate, cols = least(COLS, g->N - n);
     size_t panel_a = whole_rows ? (size_t)ROWS * A_STRIDE : panel_size(ROWS, depth);
-    fetch nothing = fetch_nothing(block_b);
-    for (int n = n0; n < n1; n += COLS) {
-        const packed *b = block_b + (size_t)((n - n0) / COLS) * panel_b, *a = block_a;
-        fetch panel = fetch_rows(b + panel_b, panel_b * sizeof *b, 0, more_panels);
-        for (int m = m0; m < m1; m += ROWS, a += panel_a) {
-            int rows = least(ROWS, m1 - m), cols = least(COLS, n1 - n), fresh = first && !g->accumulate;
-            float *out = g->out + (size_t)m * g->out_row + n;
-            const float *start = !fresh ? out : g->bias ? g->bias + n : zeros;
-            fetch *ahead = panel.rows > 0 ? &panel : raw->rows > 0 ? raw : &nothing;
-            if (rows < ROWS || cols < COLS) {
-                edge_tile(g, first, last, m, n, rows, cols, a, b, depth, ahead, whole_rows);
-                continue;
-            }
-            const float *next = m + ROWS < m1 ? out + ROWS * g->out_row : g->out + (size_t)m0 * g->out_row + n + COLS;
-            fetch lines = fetch_rows(next, COLS * sizeof(float), g->out_row * sizeof(float), ROWS);
-            tile(through ? sums : out, through ? COLS : g->out_row, start, fresh ? 0 : g->out_row, a, b, depth, ROWS,
-                 whole_rows, &lines, ahead);
-            if (through)
-                finish(g, m, n, ROWS, COLS, sums, next - out);
+    fetch nothing = fetch_nothing(b);
+    for (int m = m0; m < m1; m += ROWS, a += panel_a) {
+        int rows = least(ROWS, m1 - m);
+        float *out = g->out + (size_t)m * g->out_row + n;
+        const float *start = !fresh ? out : g->bias ? g->bias + n : zeros;
+        fetch *ahead = panel->rows > 0 ? panel : raw->rows > 0 ? raw : &nothing;
+        if (rows < ROWS || cols < COLS) {
+            edge_tile(g, first, last, m, n, rows, cols, a, b, depth, ahead, whole_rows);
+            continue;
         }
+        const float *next = m + ROWS < m1 ? out + ROWS * g->out_row : g->out + (size_t)m0 * g->out_row + n + COLS;
+        fetch lines = fetch_rows(next, COLS * sizeof(float), g->out_row * sizeof(float), ROWS);
+        tile(through ? sums : out, through ? COLS : g->out_row, start, fresh ? 0 : g->out_row, a, b, depth, ROWS,
+             whole_rows, &lines, ahead);
+        if (through)
+            finish(g, m, n, ROWS, COLS, sums, next - out);
     }
 }
 
@@ -228,13 +232,21 @@ static void share(int i, int parts, int panels, int width, int count, int *begin
     *end = least((int)((int64_t)panels * (i + 1) / parts) * width, count);
 }
 
-/* Rows m0..m1 of a, `depth` of them from k on, as they lie in memory. */
-static fetch raw_rows(const gemm_arguments *g, int m0, int m1, int k, int depth)
+/* Rows m0..m1 of a, and columns n0..n1 of b, `depth` of them from k on, as they lie in memory. */
+static fetch raw_a(const gemm_arguments *g, int m0, int m1, int k, int depth)
 {
     const float *a = g->a + (size_t)m0 * g->a_row + (size_t)k * g->a_col;
     if (by_rows(g))
         return fetch_rows(a, (size_t)depth * sizeof *a, g->a_row * sizeof *a, m1 - m0);
     return fetch_rows(a, (size_t)(m1 - m0) * sizeof *a, g->a_col * sizeof *a, depth);
+}
+
+static fetch raw_b(const gemm_arguments *g, int n0, int n1, int k, int depth)
+{
+    const float *b = g->b + (size_t)n0 * g->b_col + (size_t)k * g->b_row;
+    if (g->b_row == 1)
+        return fetch_rows(b, (size_t)depth * sizeof *b, g->b_col * sizeof *b, n1 - n0);
+    return fetch_rows(b, (size_t)(n1 - n0) * sizeof *b, g->b_row * sizeof *b, depth);
 }
 
 static void multiply_task(void *argument, int task, int worker)
@@ -248,16 +260,19 @@ static void multiply_task(void *argument, int task, int worker)
     share((task + 1) / j->col_blocks, j->row_blocks, j->panels_a, ROWS, g->M, &next0, &next1);
     for (int block = 0; block < j->span; block += DEPTH) {
         int depth = least(DEPTH, j->span - block), first = j->k0 + block == 0, last = j->k0 + block + depth == g->K;
-        const packed *b =
-            j->packed_b + packed_before(j->panels_b, block) + (size_t)(n0 / COLS) * panel_size(COLS, depth);
-        pack_rows(g, a, m0, m1, j->k0 + block, depth, g->sum && n0 == 0);
         int left = j->span - block - depth;
-        fetch raw = left > 0 ? raw_rows(g, m0, m1, j->k0 + block + depth, least(DEPTH, left))
-                             : raw_rows(g, next0, next1, j->k0, least(DEPTH, j->span));
-        if (by_rows(g))
-            multiply_block(g, first, last, m0, m1, n0, n1, a, b, depth, 1, 1, &raw);
-        else
-            multiply_block(g, first, last, m0, m1, n0, n1, a, b, depth, 0, 1, &raw);
+        size_t panel = panel_size(COLS, depth);
+        const packed *b = j->packed_b + packed_before(j->panels_b, block) + (size_t)(n0 / COLS) * panel;
+        pack_rows(g, a, m0, m1, j->k0 + block, depth, g->sum && n0 == 0);
+        fetch raw = left > 0 ? raw_a(g, m0, m1, j->k0 + block + depth, least(DEPTH, left))
+                             : raw_a(g, next0, next1, j->k0, least(DEPTH, j->span));
+        for (int n = n0; n < n1; n += COLS, b += panel) {
+            fetch ahead = fetch_rows(b + panel, panel * sizeof *b, 0, 1);
+            if (by_rows(g))
+                multiply_panel(g, first, last, m0, m1, n, a, b, depth, 1, &ahead, &raw);
+            else
+                multiply_panel(g, first, last, m0, m1, n, a, b, depth, 0, &ahead, &raw);
+        }
     }
 }
 
@@ -270,14 +285,17 @@ static void few_rows_task(void *argument, int task, int worker)
     int n0, n1;
     share(task, j->col_blocks, j->panels_b, COLS, g->N, &n0, &n1);
     for (int k = 0; k < g->K; k += DEPTH) {
-        int depth = least(DEPTH, g->K - k);
-        pack_rows(g, a, 0, g->M, k, depth, 0);
+        int depth = least(DEPTH, g->K - k), first = k == 0, last = k + depth == g->K;
+        pack_rows(g, a, 0, g->M, k, depth, g->sum && n0 == 0);
+        fetch raw = raw_a(g, 0, g->M, k + depth, least(DEPTH, g->K - k - depth));
         for (int n = n0; n < n1; n += COLS) {
-            int cols = least(COLS, n1 - n);
-            const float *b = g->b + (size_t)n * g->b_col + k;
-            pack_turned(panel, b, g->b_col, cols, COLS, depth);
-            fetch raw = fetch_rows(b + COLS * g->b_col, (size_t)depth * sizeof *b, g->b_col * sizeof *b, COLS);
-            multiply_block(g, k == 0, k + depth == g->K, 0, g->M, n, n + cols, a, panel, depth, 1, 0, &raw);
+            int next = n + COLS < n1 ? n + COLS : n0, next_k = next > n0 ? k : k + depth;
+            fetch ahead = raw_b(g, next, least(next + COLS, n1), next_k, least(DEPTH, g->K - next_k));
+            pack_panel(g, panel, n, least(COLS, n1 - n), k, depth);
+            if (by_rows(g))
+                multiply_panel(g, first, last, 0, g->M, n, a, panel, depth, 1, &ahead, &raw);
+            else
+                multiply_panel(g, first, last, 0, g->M, n, a, panel, depth, 0, &ahead, &raw);
         }
     }
 }
@@ -336,7 +354,7 @@ void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g)
     }
     int room = (int)(cpu(b)->packed_b_size / panel_size(COLS, DEPTH)), panels = (g->N + COLS - 1) / COLS;
     int threads = thread_pool_size(cpu(b)->pool);
-    if (g->M <= GEMM_FEW_ROWS && by_rows(g) && g->b_row == 1 && g->N >= threads * FEW_ROWS_COLS && threads <= room) {
+    if (g->M <= GEMM_FEW_ROWS && g->N >= threads * FEW_ROWS_COLS && threads <= room) {
         job j;
         start_job(&j, b, g);
         j.col_blocks = ((g->N + BLOCK_COLS - 1) / BLOCK_COLS + threads - 1) / threads * threads;

@@ -107,8 +107,7 @@ static inline __attribute__((always_inline)) void multiply_add(vec acc[ROWS][VEC
  * strips keep the error below that of the other ISAs. */
 #define STRIP 16
 static inline __attribute__((always_inline)) void strip(vec acc[ROWS][VECTORS], const packed *a, const packed *b,
-                                                        int depth, const int rows, const int by_rows,
-                                                        fetch *ahead)
+                                                        int depth, const int rows, const int by_rows, fetch *ahead)
 {
     vec sum[ROWS][VECTORS] = {0};
     multiply_add(sum, a, b, depth, rows, by_rows, ahead);
@@ -122,8 +121,7 @@ static inline __attribute__((always_inline)) void strip(vec acc[ROWS][VECTORS], 
  * when start_row is 0. `soon` is fetched first, then `ahead`. */
 static inline __attribute__((always_inline)) void tile(float *out, size_t out_row, const float *start, size_t start_row,
                                                        const packed *restrict a, const packed *restrict b, int depth,
-                                                       const int rows, const int by_rows, fetch *soon,
-                                                       fetch *ahead)
+                                                       const int rows, const int by_rows, fetch *soon, fetch *ahead)
 {
     vec acc[ROWS][VECTORS];
 #pragma GCC unroll 16
