@@ -142,14 +142,6 @@ static void pack_rows(const gemm_arguments *g, packed *to, int m0, int m1, int k
     }
 }
 
-/* What an element is before the first depth block. */
-static inline float start_of(const gemm_arguments *g, int first, const float *element, int n)
-{
-    if (!first || g->accumulate)
-        return *element;
-    return g->bias ? g->bias[n] : 0;
-}
-
 /* Sums of a tile go to out, through what is fused with them; what the next
  * tile needs for it, `next` elements further on, is fetched. */
 static void finish(const gemm_arguments *g, int m, int n, int rows, int cols, const float *sums, ptrdiff_t next)
@@ -168,36 +160,30 @@ static void finish(const gemm_arguments *g, int m, int n, int rows, int cols, co
         }
 }
 
-/* A tile of at most ROWS x COLS through a buffer; the fewest rows that a tile
- * comes in are computed. */
-static inline __attribute__((always_inline)) void edge_tile(const gemm_arguments *g, int first, int last, int m, int n,
-                                                            int rows, int cols, const packed *a, const packed *b,
-                                                            int depth, fetch *ahead, const int whole_rows)
+/* Tiles come in these numbers of rows. */
+static inline int tile_rows(int rows)
 {
-    float buffer[ROWS * COLS] = {0};
-    fetch none = fetch_nothing(b);
-    for (int r = 0; r < rows; r++)
-        for (int c = 0; c < cols; c++)
-            buffer[r * COLS + c] = start_of(g, first, g->out + (m + r) * g->out_row + n + c, n + c);
-    if (rows <= 1)
-        tile(buffer, COLS, buffer, COLS, a, b, depth, 1, whole_rows, &none, ahead);
-    else if (rows <= ROWS / 3)
-        tile(buffer, COLS, buffer, COLS, a, b, depth, ROWS / 3, whole_rows, &none, ahead);
-    else if (rows <= 2 * ROWS / 3)
-        tile(buffer, COLS, buffer, COLS, a, b, depth, 2 * ROWS / 3, whole_rows, &none, ahead);
+    return rows > 2 * ROWS / 3 ? ROWS : rows > ROWS / 3 ? 2 * ROWS / 3 : rows > 1 ? ROWS / 3 : 1;
+}
+
+static inline __attribute__((always_inline)) void some_rows(int rows, float *out, size_t out_row, const float *start,
+                                                            size_t start_row, const packed *a, const packed *b,
+                                                            int depth, const int whole_rows, fetch *soon, fetch *ahead)
+{
+    if (rows == ROWS)
+        tile(out, out_row, start, start_row, a, b, depth, ROWS, whole_rows, soon, ahead);
+    else if (rows == 2 * ROWS / 3)
+        tile(out, out_row, start, start_row, a, b, depth, 2 * ROWS / 3, whole_rows, soon, ahead);
+    else if (rows == ROWS / 3)
+        tile(out, out_row, start, start_row, a, b, depth, ROWS / 3, whole_rows, soon, ahead);
     else
-        tile(buffer, COLS, buffer, COLS, a, b, depth, ROWS, whole_rows, &none, ahead);
-    if (last && fused(g))
-        finish(g, m, n, rows, cols, buffer, 0);
-    else
-        for (int r = 0; r < rows; r++)
-            memcpy(g->out + (m + r) * g->out_row + n, buffer + r * COLS, (size_t)cols * sizeof(float));
+        tile(out, out_row, start, start_row, a, b, depth, 1, whole_rows, soon, ahead);
 }
 
 /* Rows m0..m1 and the columns of a panel from n on, one depth block of packed
  * factors. On the way the next tile's part of out is fetched, then `panel`, which
  * is multiplied next, then `raw`, which is packed next. */
-static inline __attribute__((always_inline)) void multiply_panel(const gemm_arguments *g, int first, int last, int m0,
+static inline __attribute__((always_inline)) void multiply_tiles(const gemm_arguments *g, int first, int last, int m0,
                                                                  int m1, int n, const packed *a, const packed *b,
                                                                  int depth, const int whole_rows, fetch *panel,
                                                                  fetch *raw)
@@ -208,21 +194,39 @@ static inline __attribute__((always_inline)) void multiply_panel(const gemm_argu
     size_t panel_a = whole_rows ? (size_t)ROWS * A_STRIDE : panel_size(ROWS, depth);
     fetch nothing = fetch_nothing(b);
     for (int m = m0; m < m1; m += ROWS, a += panel_a) {
-        int rows = least(ROWS, m1 - m);
-        float *out = g->out + (size_t)m * g->out_row + n;
+        int rows = least(ROWS, m1 - m), whole = cols == COLS && rows == tile_rows(rows);
+        float *out = g->out + (size_t)m * g->out_row + n, *to = whole && !through ? out : sums;
+        size_t to_row = to == out ? g->out_row : COLS, start_row = fresh ? 0 : g->out_row;
         const float *start = !fresh ? out : g->bias ? g->bias + n : zeros;
-        fetch *ahead = panel->rows > 0 ? panel : raw->rows > 0 ? raw : &nothing;
-        if (rows < ROWS || cols < COLS) {
-            edge_tile(g, first, last, m, n, rows, cols, a, b, depth, ahead, whole_rows);
-            continue;
-        }
         const float *next = m + ROWS < m1 ? out + ROWS * g->out_row : g->out + (size_t)m0 * g->out_row + n + COLS;
         fetch lines = fetch_rows(next, COLS * sizeof(float), g->out_row * sizeof(float), ROWS);
-        tile(through ? sums : out, through ? COLS : g->out_row, start, fresh ? 0 : g->out_row, a, b, depth, ROWS,
-             whole_rows, &lines, ahead);
+        if (!whole) {
+            memset(sums, 0, sizeof sums);
+            for (int r = 0; r < rows; r++)
+                memcpy(sums + r * COLS, start + r * start_row, (size_t)cols * sizeof(float));
+            start = sums;
+            start_row = COLS;
+        }
+        some_rows(tile_rows(rows), to, to_row, start, start_row, a, b, depth, whole_rows, &lines,
+                  panel->rows > 0 ? panel
+                  : raw->rows > 0 ? raw
+                                  : &nothing);
         if (through)
-            finish(g, m, n, ROWS, COLS, sums, next - out);
+            finish(g, m, n, rows, cols, sums, next - out);
+        else if (!whole)
+            for (int r = 0; r < rows; r++)
+                memcpy(out + (size_t)r * g->out_row, sums + r * COLS, (size_t)cols * sizeof(float));
     }
+}
+
+static __attribute__((noinline)) void multiply_panel(const gemm_arguments *g, int first, int last, int m0, int m1,
+                                                     int n, const packed *a, const packed *b, int depth, fetch *panel,
+                                                     fetch *raw)
+{
+    if (by_rows(g))
+        multiply_tiles(g, first, last, m0, m1, n, a, b, depth, 1, panel, raw);
+    else
+        multiply_tiles(g, first, last, m0, m1, n, a, b, depth, 0, panel, raw);
 }
 
 /* The share `i` of `parts` of `panels` panels `width` wide, of count in all. */
@@ -268,10 +272,7 @@ static void multiply_task(void *argument, int task, int worker)
                              : raw_a(g, next0, next1, j->k0, least(DEPTH, j->span));
         for (int n = n0; n < n1; n += COLS, b += panel) {
             fetch ahead = fetch_rows(b + panel, panel * sizeof *b, 0, 1);
-            if (by_rows(g))
-                multiply_panel(g, first, last, m0, m1, n, a, b, depth, 1, &ahead, &raw);
-            else
-                multiply_panel(g, first, last, m0, m1, n, a, b, depth, 0, &ahead, &raw);
+            multiply_panel(g, first, last, m0, m1, n, a, b, depth, &ahead, &raw);
         }
     }
 }
@@ -292,10 +293,7 @@ static void few_rows_task(void *argument, int task, int worker)
             int next = n + COLS < n1 ? n + COLS : n0, next_k = next > n0 ? k : k + depth;
             fetch ahead = raw_b(g, next, least(next + COLS, n1), next_k, least(DEPTH, g->K - next_k));
             pack_panel(g, panel, n, least(COLS, n1 - n), k, depth);
-            if (by_rows(g))
-                multiply_panel(g, first, last, 0, g->M, n, a, panel, depth, 1, &ahead, &raw);
-            else
-                multiply_panel(g, first, last, 0, g->M, n, a, panel, depth, 0, &ahead, &raw);
+            multiply_panel(g, first, last, 0, g->M, n, a, panel, depth, &ahead, &raw);
         }
     }
 }
@@ -313,16 +311,16 @@ static void start_job(job *j, backend *b, const gemm_arguments *g)
 }
 
 /* Blocks as high as the worker's memory allows, narrow enough to stay in the
- * cache between two depth blocks, and so many that all threads end together. */
+ * cache between two depth blocks; as many for one thread as for another. Every
+ * block of a few columns would pack the same rows again. */
 static void share_out(job *j, int threads)
 {
-    int enough = 3 * threads;
     j->row_blocks = (j->panels_a + BLOCK_PANELS - 1) / BLOCK_PANELS;
     j->col_blocks = j->g->K > DEPTH ? (j->g->N + BLOCK_COLS - 1) / BLOCK_COLS : 1;
-    if (j->row_blocks >= enough)
+    if (j->row_blocks >= 2 * threads)
         j->row_blocks = (j->row_blocks + threads - 1) / threads * threads;
-    else if (j->row_blocks * j->col_blocks < enough)
-        j->col_blocks = (enough + j->row_blocks - 1) / j->row_blocks;
+    else
+        j->col_blocks = (j->col_blocks + threads - 1) / threads * threads;
     j->col_blocks = least(j->col_blocks, j->panels_b);
 }
 
