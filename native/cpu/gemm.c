@@ -38,6 +38,7 @@
 #define BLOCK_PANELS (GEMM_BLOCK_ROWS / ROWS) /* of rows in a task */
 #define BLOCK_COLS 1024                       /* of out in a task that comes back to it for the next depth block */
 #define FEW_ROWS_COLS 128                     /* of a task that packs all rows for itself, at least */
+#define SUM_VECTORS 7                         /* columns of a task's rows, added up side by side */
 #define SLAB 16                               /* rows that are packed together when columns are contiguous */
 
 void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g);
@@ -102,21 +103,34 @@ static int pack_tasks(const job *j)
     return blocks * (j->g->b_col == 1 ? DEPTH / SLAB : j->panels_b);
 }
 
-/* sum[i] += sum_k x[i + k * col], k rising. */
+/* sum[i] += sum_k x[i + k * col], k rising, of so many vectors side by side:
+ * one alone would wait for every addition. */
+static inline __attribute__((always_inline)) void add_vectors(float *sum, const float *x, size_t col, int depth,
+                                                              const int vectors)
+{
+    vec total[SUM_VECTORS];
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++)
+        total[v] = vec_load(sum + v * LANES);
+    for (int k = 0; k < depth; k++, x += col)
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++)
+            total[v] = total[v] + vec_load(x + v * LANES);
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++)
+        vec_store(sum + v * LANES, total[v]);
+}
+
 static void add_columns(float *sum, const float *x, size_t col, int count, int depth)
 {
-    for (int i = 0; i < count; i += LANES) {
-        int n = count - i;
-        vec total = n >= LANES ? vec_load(sum + i) : vec_load_part(sum + i, n, 0);
-        for (int k = 0; k < depth; k++) {
-            const float *from = x + (size_t)k * col + i;
-            total = total + (n >= LANES ? vec_load(from) : vec_load_part(from, n, 0));
-        }
-        if (n >= LANES)
-            vec_store(sum + i, total);
-        else
-            vec_store_part(sum + i, n, total);
-    }
+    int i = 0;
+    for (; i + SUM_VECTORS * LANES <= count; i += SUM_VECTORS * LANES)
+        add_vectors(sum + i, x + i, col, depth, SUM_VECTORS);
+    for (; i + LANES <= count; i += LANES)
+        add_vectors(sum + i, x + i, col, depth, 1);
+    for (; i < count; i++)
+        for (int k = 0; k < depth; k++)
+            sum[i] += x[i + (size_t)k * col];
 }
 
 /* Whether a is read by rows that are contiguous in k. */

@@ -83,7 +83,11 @@ static inline void pack_straight(packed *to, const float *x, size_t col, int cou
 
 static inline void pack_row(packed *to, const float *x, int depth)
 {
-    for (int k = 0; k < depth; k += 2 * LANES)
+    int k = 0;
+    for (; k + 2 * LANES <= depth; k += 2 * LANES)
+        _mm512_storeu_si512(to + k / 2,
+                            (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + k + LANES), _mm512_loadu_ps(x + k)));
+    if (k < depth)
         _mm512_storeu_si512(to + k / 2, (__m512i)_mm512_cvtne2ps_pbh(load_first(x + k + LANES, depth - k - LANES),
                                                                      load_first(x + k, depth - k)));
 }
