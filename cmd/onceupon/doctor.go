@@ -8,7 +8,6 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
-	"onceupon/bindings/llama"
 	"onceupon/bindings/student"
 	"onceupon/trainer/config"
 	"onceupon/trainer/fault"
@@ -82,19 +81,12 @@ func doctor(c *cli.Context) error {
 		add("memory plan", ok, "%s", text)
 	}
 
-	dir, err := judge.FindLlama(k.Teacher.LlamaDir, k.Teacher.Device)
-	if err == nil {
-		var l *llama.Library
-		if l, err = llama.Open(dir, llama.Options{AnyHash: k.Teacher.LlamaDir != "", Device: k.Teacher.Device, Log: warnings(c)}); err == nil {
-			add("libllama", true, "%s, %d devices, %s", l.Version(), len(l.Devices()), l.SystemInfo())
-		}
-	}
-	if err != nil {
-		add("libllama", false, "%v", err)
-	}
 	check := judge.Check
-	if err != nil { // said above; the teachers' files can be looked at all the same
-		check = judge.Examine
+	if l, err := judge.OpenLlama(k.Teacher.LlamaDir, k.Teacher.Device, warnings(c)); err == nil {
+		add("libllama", true, "%s, %d devices, %s", l.Version(), len(l.Devices()), l.SystemInfo())
+	} else {
+		add("libllama", false, "%v", err)
+		check = judge.Examine // which needs no library
 	}
 	for _, name := range []string{k.Teacher.Model, k.Teacher.SecondJudge} {
 		if name == "" {

@@ -149,11 +149,7 @@ func exportGGUF(c *cli.Context, f *ggml.File, out string) ([]exchange.Fallback, 
 }
 
 func openLibrary(c *cli.Context) (*llama.Library, error) {
-	dir, err := judge.FindLlama(c.String("llama-dir"), "cpu")
-	if err != nil {
-		return nil, err
-	}
-	return llama.Open(dir, llama.Options{AnyHash: c.IsSet("llama-dir"), Log: warnings(c)})
+	return judge.OpenLlama(c.String("llama-dir"), "cpu", warnings(c))
 }
 
 // perplexityRows bounds the text that is read, in contexts.

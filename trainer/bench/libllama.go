@@ -28,14 +28,10 @@ func (b *studentBench) libllama(ctx context.Context, task string, o Options) (Pe
 		peer.Missing = "this peer has no task " + task
 		return peer, nil
 	}
-	dir, err := judge.FindLlama("", "")
+	library, err := judge.OpenLlama("", "cpu", nil)
 	if err != nil {
 		peer.Missing = err.Error()
 		return peer, nil
-	}
-	library, err := llama.Open(dir, llama.Options{})
-	if err != nil {
-		return peer, err
 	}
 	folder, err := os.MkdirTemp("", "onceupon-bench-")
 	if err != nil {

@@ -20,13 +20,9 @@ import (
 
 func library(t *testing.T) *llama.Library {
 	t.Helper()
-	dir, err := judge.FindLlama("", "")
+	l, err := judge.OpenLlama("", "cpu", nil)
 	if err != nil {
 		t.Skip(err)
-	}
-	l, err := llama.Open(dir, llama.Options{})
-	if err != nil {
-		t.Fatal(err)
 	}
 	return l
 }

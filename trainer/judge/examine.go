@@ -58,7 +58,7 @@ func Examine(o Options) (Candidate, error) {
 // is not there or lacks the device, and all that Examine and the vocabulary
 // tell. No weights are read.
 func Check(o Options) (Candidate, error) {
-	dir, err := FindLlama(o.LlamaDir, o.Device)
+	library, err := OpenLlama(o.LlamaDir, o.Device, o.Log)
 	if err != nil {
 		return Candidate{}, err
 	}
@@ -66,9 +66,7 @@ func Check(o Options) (Candidate, error) {
 	if err != nil {
 		return c, err
 	}
-	if c.library, err = llama.Open(dir, llama.Options{AnyHash: o.AnyHash, Device: o.Device, Log: o.Log}); err != nil {
-		return c, err
-	}
+	c.library = library
 	return c, c.fits()
 }
 

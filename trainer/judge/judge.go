@@ -13,9 +13,8 @@ import (
 
 // Options of Open.
 type Options struct {
-	LlamaDir    string // "" = where it was fetched to
+	LlamaDir    string // "" = where it was fetched to; else any build in that folder
 	Device      string // "" or cpu, cuda, cuda:N
-	AnyHash     bool   // accept a libllama that is not the pinned file
 	Model       string // a name of Catalogue or a path
 	Rubric      string // "" = by model; plain, chat or a path
 	Prompt      string // the fixed opening of the stories

@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -66,6 +67,16 @@ func FindLlama(dir, device string) (string, error) {
 		return filepath.Dir(path), nil
 	}
 	return "", fault.New(fault.Capability, "libllama is not there: run `make fetch` or give --llama-dir DIR")
+}
+
+// OpenLlama opens libllama for a device: what was fetched, by its hash, or
+// whatever lies in the folder given.
+func OpenLlama(dir, device string, log *slog.Logger) (*llama.Library, error) {
+	found, err := FindLlama(dir, device)
+	if err != nil {
+		return nil, err
+	}
+	return llama.Open(found, llama.Options{AnyHash: dir != "", Device: device, Log: log})
 }
 
 // FindModel returns the path of a teacher and the rubric it reads best with;

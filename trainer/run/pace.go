@@ -155,7 +155,7 @@ func readPace(path string) (*keptPace, error) {
 func JudgeOptions(c config.Config, log *slog.Logger) judge.Options {
 	t := c.Teacher
 	return judge.Options{
-		LlamaDir: t.LlamaDir, AnyHash: t.LlamaDir != "", Device: t.Device, Model: t.Model, Rubric: t.Rubric,
+		LlamaDir: t.LlamaDir, Device: t.Device, Model: t.Model, Rubric: t.Rubric,
 		Prompt: c.Rollout.Prompt, Reading: t.Reading, MaxTokens: TeacherRoom(c), Threads: Threads(c), Temperature: t.Temperature,
 		Seed: t.Seed, Calibrate: t.Calibrate, MissingMarks: t.MissingMarks, Log: log,
 	}

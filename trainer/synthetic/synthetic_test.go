@@ -56,13 +56,9 @@ var small = Shape{"small", 2, 256, 4, 2, 768, 49_200, 2048, 500000, 1e-5}
 // after a text are numbers that differ.
 func TestLoads(t *testing.T) {
 	vocabulary := smol(t)
-	dir, err := judge.FindLlama("", "")
+	l, err := judge.OpenLlama("", "cpu", nil)
 	if err != nil {
 		t.Skip(err)
-	}
-	l, err := llama.Open(dir, llama.Options{})
-	if err != nil {
-		t.Fatal(err)
 	}
 	for name, most := range Types {
 		path := filepath.Join(t.TempDir(), name+".gguf")
