@@ -16,6 +16,7 @@ import (
 	"hash"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -195,6 +196,10 @@ func (t *transfer) all(ctx context.Context) error {
 		var f final
 		if errors.As(err, &f) || ctx.Err() != nil {
 			return err
+		}
+		var u *url.Error
+		if errors.As(err, &u) { // whose address was said
+			err = u.Err
 		}
 		if t.have > t.furthest {
 			t.furthest = t.have
