@@ -53,7 +53,7 @@ func benchCommand() *cli.Command {
 				Flags: append(append(append(configFlags(), teacherFlags()...), paceFlags()...), markdownFlag(), peer, overlapFlag(),
 					&cli.IntFlag{Name: "batches", Value: 3, Usage: "timed; one more runs before them"},
 					&cli.IntFlag{Name: "stories", Usage: "of a batch; 0 = the configuration's"},
-					&cli.Int64Flag{Name: "words", Usage: "of pretraining before, when no student is given; 0 = 20,000, and on a card enough for four updates"},
+					&cli.Int64Flag{Name: "words", Usage: "of pretraining before, when no student is given; 0 = 20,000, and on a card enough for two updates"},
 					&cli.StringFlag{Name: "student", Usage: "GGUF `FILE` of a pretrained student, or a run FOLDER"},
 					&cli.Float64Flag{Name: "watts", Usage: "of the machine under load, for the energy of the projection; a known card's limit by default"},
 					&cli.BoolFlag{Name: "stages", Usage: "a result for every stage of a batch"})},

@@ -106,7 +106,7 @@ func benchLoop(c *cli.Context) error {
 	if k.Pretrain.Words = c.Int64("words"); k.Pretrain.Words == 0 {
 		k.Pretrain.Words = 20_000
 		if k.Run.Backend == "cuda" { // one update and its warm-up would be no rate
-			k.Pretrain.Words = max(k.Pretrain.Words, 4*int64(k.Pretrain.BatchTokens))
+			k.Pretrain.Words = max(k.Pretrain.Words, 2*int64(k.Pretrain.BatchTokens))
 		}
 	}
 	l := bench.LoopOptions{Name: cmp.Or(c.String("config"), "default"), Batches: c.Int("batches"), Stages: c.Bool("stages"), Peers: p,

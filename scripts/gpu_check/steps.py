@@ -117,7 +117,8 @@ def table(card):
     if tiny:
         loop = ["--config", "smoke", "--backend", "cuda", "--stories", "2", "--words", "300", "--batches", "1"]
     else:
-        loop = ["--config", "h200" if card["memory_mib"] > 60_000 else "llama31-8b", "--batches", "3"] + (["--watts", f"{card['watts']:.0f}"] if card["watts"] else [])
+        large = card["memory_mib"] > 60_000
+        loop = ["--config", "h200" if large else "llama31-8b", "--batches", "3" if large else "2"] + (["--watts", f"{card['watts']:.0f}"] if card["watts"] else [])
         loop += teacher(os.path.join(SYNTHETIC, f"llama-3.1-8b-{kind}-{layers}-layers.gguf"))
     all_steps.append(Step("bench-loop", 90, onceupon("bench", "loop", *loop, "--stages"), bench("loop")))
     return all_steps

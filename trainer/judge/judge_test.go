@@ -3,6 +3,9 @@ package judge
 import (
 	"context"
 	"math"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"onceupon/trainer/fault"
@@ -18,10 +21,26 @@ var wellMade = []string{
 	`a fisherman heard a song from the sea. He rowed toward it and found a whale with a bell around its neck. The bell was too tight. He cut the rope with his knife, and the whale gave a happy jump. After that day his net was always full.`,
 }
 
-func openJudge(t testing.TB, model, reading string) *Judge {
+// brief is the plain rubric with its first three examples, for what is not about
+// the marks themselves: all eighteen are 1,463 tokens, seconds at every opening.
+func brief(t testing.TB) string {
 	t.Helper()
-	j, err := Open(context.Background(), Options{Model: model, Prompt: "Once upon a time,", Reading: reading, MaxTokens: 256, Threads: 2, Pace: Fixed,
-		Temperature: 0.2, Seed: 42, Calibrate: reading == "expected"})
+	text, err := embedded.ReadFile("rubrics/plain.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	few := strings.Join(strings.Split(string(text), "[[example]]")[:4], "[[example]]")
+	path := filepath.Join(t.TempDir(), "brief.toml")
+	if err := os.WriteFile(path, []byte(few), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func openJudge(t testing.TB, model, rubric, reading string) *Judge {
+	t.Helper()
+	j, err := Open(context.Background(), Options{Model: model, Rubric: rubric, Prompt: "Once upon a time,", Reading: reading, MaxTokens: 256, Threads: 2, Pace: Fixed,
+		Temperature: 0.2, Seed: 42, Calibrate: rubric == ""})
 	if fault.Code(err) == int(fault.Capability) {
 		t.Skipf("no teacher on this machine: %v", err)
 	}
@@ -34,7 +53,7 @@ func openJudge(t testing.TB, model, reading string) *Judge {
 
 // The default teacher may teach, by stories that stand in no rubric.
 func TestProbe(t *testing.T) {
-	j := openJudge(t, "gemma-270m", "expected")
+	j := openJudge(t, "gemma-270m", "", "expected")
 	p, err := Probe(context.Background(), j, wellMade, len(wellMade), 1, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +70,7 @@ func TestProbe(t *testing.T) {
 }
 
 func TestRatingDoesNotDependOnCompany(t *testing.T) {
-	j := openJudge(t, "smollm2-135m", "expected")
+	j := openJudge(t, "smollm2-135m", "chat", "expected")
 	together, err := j.Rate(context.Background(), wellMade[:3])
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +87,7 @@ func TestRatingDoesNotDependOnCompany(t *testing.T) {
 }
 
 func TestSampledReading(t *testing.T) {
-	j := openJudge(t, "gemma-270m", "sampled")
+	j := openJudge(t, "gemma-270m", brief(t), "sampled")
 	a, err := j.Rate(context.Background(), wellMade[:2])
 	if err != nil {
 		t.Fatal(err)
@@ -127,8 +146,9 @@ func TestParseMarks(t *testing.T) {
 // Answers sampled in one wave are those of each story, whatever its place: at
 // temperature 0 the words agree but for the last digits of the logits.
 func TestSampledWave(t *testing.T) {
+	rubric := brief(t)
 	rate := func(wave int, stories ...string) map[string]Rating {
-		j, err := Open(context.Background(), Options{Model: "gemma-270m", Prompt: "Once upon a time,", Reading: "sampled", MaxTokens: 256, Threads: 2, Pace: Pace{wave, 512}, Seed: 42})
+		j, err := Open(context.Background(), Options{Model: "gemma-270m", Rubric: rubric, Prompt: "Once upon a time,", Reading: "sampled", MaxTokens: 256, Threads: 2, Pace: Pace{wave, 512}, Seed: 42})
 		if fault.Code(err) == int(fault.Capability) {
 			t.Skipf("no teacher on this machine: %v", err)
 		}
@@ -170,7 +190,7 @@ func TestSampledWave(t *testing.T) {
 func TestMissingMarks(t *testing.T) {
 	missing := 0
 	for _, rule := range []string{"refuse", "paper"} {
-		j := openJudge(t, "smollm2-135m", "sampled")
+		j := openJudge(t, "smollm2-135m", "chat", "sampled")
 		j.options.MissingMarks, j.options.Temperature = rule, 3 // hot enough for nonsense
 		ratings, err := j.Rate(context.Background(), wellMade[:2])
 		if err != nil {

@@ -17,7 +17,7 @@ import (
 // Every pace is tried with the real teacher for as long as waves get faster; the
 // judge that comes out has the fastest, and rates as one that was opened at it.
 func TestOpenFastest(t *testing.T) {
-	o := Options{Model: "smollm2-135m", Prompt: "Once upon a time,", Reading: "expected", MaxTokens: 200, Threads: 2}
+	o := Options{Model: "smollm2-135m", Rubric: "chat", Prompt: "Once upon a time,", Reading: "expected", MaxTokens: 200, Threads: 2}
 	waves, microBatches := []int{1, 3}, []int{512, 64}
 	j, trials, err := OpenFastest(context.Background(), o, waves, microBatches, wellMade)
 	if fault.Code(err) == int(fault.Capability) {
@@ -88,7 +88,7 @@ func TestPaceThatDoesNotFit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}()
-	o := Options{Model: "smollm2-135m", Prompt: "Once upon a time,", Reading: "expected", MaxTokens: 6_000, Threads: 2, Pace: Pace{MaxWave, 512}}
+	o := Options{Model: "smollm2-135m", Rubric: "chat", Prompt: "Once upon a time,", Reading: "expected", MaxTokens: 6_000, Threads: 2, Pace: Pace{MaxWave, 512}}
 	j, trials, err := OpenFastest(context.Background(), o, []int{1, MaxWave}, []int{512}, wellMade)
 	if err != nil {
 		t.Fatal(err)
