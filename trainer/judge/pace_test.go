@@ -19,7 +19,7 @@ import (
 func TestOpenFastest(t *testing.T) {
 	o := Options{Model: "smollm2-135m", Rubric: "chat", Prompt: "Once upon a time,", Reading: "expected", MaxTokens: 200, Threads: 2}
 	waves, microBatches := []int{1, 3}, []int{512, 64}
-	j, trials, err := OpenFastest(context.Background(), o, waves, microBatches, wellMade)
+	j, trials, err := OpenFastest(context.Background(), o, waves, microBatches, wellMade[:3])
 	if fault.Code(err) == int(fault.Capability) {
 		t.Skipf("no teacher on this machine: %v", err)
 	}
@@ -46,11 +46,11 @@ func TestOpenFastest(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer fresh.Close()
-	a, err := j.Rate(context.Background(), wellMade)
+	a, err := j.Rate(context.Background(), wellMade[:3])
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := fresh.Rate(context.Background(), wellMade)
+	b, err := fresh.Rate(context.Background(), wellMade[:3])
 	if err != nil {
 		t.Fatal(err)
 	}
