@@ -34,12 +34,6 @@ static inline vec vec_exp2i(vec n)
 }
 static inline vec vec_scale(vec a, vec n) { return _mm512_scalef_ps(a, n); }
 static inline vec vec_round(vec a) { return _mm512_roundscale_ps(a, 0); }
-/* 14 bits of the quotient and one step of Newton's: 1 ulp at a fraction of a division's time. */
-static inline vec vec_reciprocal(vec a)
-{
-    vec r = _mm512_rcp14_ps(a);
-    return vec_fma(r, _mm512_fnmadd_ps(a, r, vec_set(1)), r);
-}
 #elif defined(__AVX2__)
 #include <immintrin.h>
 #define LANES 8
@@ -87,8 +81,8 @@ static inline vec vec_round(vec a) { return (a + 12582912.0f) - 12582912.0f; }
 
 #if LANES < 16
 static inline vec vec_scale(vec a, vec n) { return a * vec_exp2i(n); }
-static inline vec vec_reciprocal(vec a) { return vec_set(1) / a; }
 #endif
+static inline vec vec_reciprocal(vec a) { return vec_set(1) / a; }
 
 /* Rows and columns of a LANES x LANES block change places: for every bit of
  * an index, the elements that have it in one index only are exchanged. */
