@@ -45,12 +45,12 @@ typedef struct gemm_arguments {
 } gemm_arguments;
 
 /* Rows of a factor that a worker packs at a time, and their elements of four
- * bytes: a depth block (DEPTH in gemm_fp32.h, gemm_bf16.h) and a padding each.
- * The highest tile may read 16 rows further. */
+ * bytes: a depth block (DEPTH in gemm_fp32.h, gemm_bf16.h) each, and a padding, or
+ * panels of 14 rows in the room of 16. The highest tile may read 16 rows further. */
 #define GEMM_DEPTH 384
 #define GEMM_BLOCK_ROWS 112
 #define GEMM_FEW_ROWS 256 /* that meet a panel of the other factor only once */
-static inline size_t cpu_packed_rows(void) { return (size_t)(GEMM_FEW_ROWS + 16) * (GEMM_DEPTH + 16); }
+static inline size_t cpu_packed_rows(void) { return (size_t)(GEMM_FEW_ROWS + 48) * GEMM_DEPTH; }
 
 /* Floats of workspace in which the shared factor of a multiplication is packed. */
 size_t cpu_packed_floats(const backend_limits *limits);

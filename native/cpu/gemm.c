@@ -39,7 +39,7 @@
 #define BLOCK_COLS 1024                       /* of out in a task that comes back to it for the next depth block */
 #define FEW_ROWS_COLS 128                     /* of a task that packs all rows for itself, at least */
 #define SUM_VECTORS 7                         /* columns of a task's rows, added up side by side */
-#define SLAB 16                               /* rows that are packed together when columns are contiguous */
+#define SLAB 8 /* rows that are packed together when columns are contiguous: as many as the first cache has ways */
 
 void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g);
 void CPU_NAME(cpu_gemm_pack)(backend *b, float *to, const gemm_arguments *g);
@@ -70,7 +70,7 @@ static void pack_panel(const gemm_arguments *g, packed *to, int n, int count, in
     if (g->b_col == 1)
         pack_straight(to, b, g->b_row, count, COLS, depth);
     else
-        pack_turned(to, b, g->b_col, count, COLS, depth);
+        pack_turned(to, b, g->b_col, count, depth);
 }
 
 /* A depth block of one panel whose rows are contiguous in k; or, where columns
@@ -149,8 +149,8 @@ static void pack_rows(const gemm_arguments *g, packed *to, int m0, int m1, int k
         int slab = least(SLAB, depth - from);
         const float *a = g->a + (size_t)(k + from) * g->a_col;
         for (int m = m0; m < m1; m += ROWS)
-            pack_straight(to + (size_t)((m - m0) / ROWS) * panel_size(ROWS, depth) + panel_size(ROWS, from), a + m,
-                          g->a_col, least(ROWS, m1 - m), ROWS, slab);
+            pack_straight(to + (size_t)((m - m0) / ROWS) * panel_size(PANEL_ROWS, depth) + panel_size(PANEL_ROWS, from),
+                          a + m, g->a_col, g->M - m, PANEL_ROWS, slab);
         if (with_sum)
             add_columns(g->sum + m0, a + m0, g->a_col, m1 - m0, slab);
     }
@@ -205,7 +205,7 @@ static inline __attribute__((always_inline)) void multiply_tiles(const gemm_argu
     static const float zeros[COLS];
     float sums[ROWS * COLS];
     int through = last && fused(g), fresh = first && !g->accumulate, cols = least(COLS, g->N - n);
-    size_t panel_a = whole_rows ? (size_t)ROWS * A_STRIDE : panel_size(ROWS, depth);
+    size_t panel_a = whole_rows ? (size_t)ROWS * A_STRIDE : panel_size(PANEL_ROWS, depth);
     fetch nothing = fetch_nothing(b);
     for (int m = m0; m < m1; m += ROWS, a += panel_a) {
         int rows = least(ROWS, m1 - m), whole = cols == COLS && rows == tile_rows(rows);
@@ -366,7 +366,8 @@ void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g)
     }
     int room = (int)(cpu(b)->packed_b_size / panel_size(COLS, DEPTH)), panels = (g->N + COLS - 1) / COLS;
     int threads = thread_pool_size(cpu(b)->pool);
-    if (g->M <= GEMM_FEW_ROWS && g->N >= threads * FEW_ROWS_COLS && threads <= room) {
+    size_t rows = by_rows(g) ? 0 : (size_t)((g->M + ROWS - 1) / ROWS) * panel_size(PANEL_ROWS, DEPTH);
+    if (g->M <= GEMM_FEW_ROWS && rows <= cpu_packed_rows() && g->N >= threads * FEW_ROWS_COLS && threads <= room) {
         job j;
         start_job(&j, b, g);
         j.col_blocks = ((g->N + BLOCK_COLS - 1) / BLOCK_COLS + threads - 1) / threads * threads;

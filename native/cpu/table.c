@@ -3,6 +3,7 @@
 #include "simd.h"
 
 void cpu_destroy(backend *b);
+extern void CPU_NAME(cpu_zero)(backend *b, void *memory, size_t bytes);
 
 #define DECLARE(op) extern __typeof__(ref_##op) CPU_NAME(cpu_##op);
 DECLARE(embedding_forward)
@@ -45,7 +46,7 @@ const op_table CPU_NAME(cpu_ops) = {
     .upload = host_copy,
     .download = host_copy,
     .copy = host_copy,
-    .zero = host_zero,
+    .zero = CPU_NAME(cpu_zero),
     .error = host_error,
     .destroy = cpu_destroy,
     .embedding_forward = CPU_NAME(cpu_embedding_forward),
