@@ -39,7 +39,7 @@ typedef struct gemm_arguments {
     size_t a_row, a_col, b_row, b_col;
     const float *bias; /* [N] or NULL */
     float *sum;        /* [M] or NULL: sum[m] += sum_k a(m,k); needs a_row = 1 */
-    float *gelu;       /* as out, or NULL: GELU of out */
+    float *gelu;       /* as out, or NULL: GELU of out, which it may be itself */
     const float *up;   /* as out, or NULL: out is multiplied by the slope of GELU there */
     int accumulate;
 } gemm_arguments;

@@ -170,7 +170,8 @@ static void finish(const gemm_arguments *g, int m, int n, int rows, int cols, co
                 x = x * gelu_slope(load(g->up + at, cols - c));
             if (g->gelu)
                 store(g->gelu + at, cols - c, gelu_value(x));
-            store(g->out + at, cols - c, x);
+            if (g->gelu != g->out)
+                store(g->out + at, cols - c, x);
         }
 }
 

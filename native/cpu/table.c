@@ -24,6 +24,8 @@ extern void CPU_NAME(cpu_residual_layernorm_forward)(backend *b, tensor out, ten
                                                      float epsilon, dropout drop);
 extern void CPU_NAME(cpu_matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w,
                                               const float *bias);
+extern void CPU_NAME(cpu_matmul_gelu_forward_packed)(backend *b, tensor gelu, tensor x, const float *packed,
+                                                     const float *bias);
 extern void CPU_NAME(cpu_matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
 DECLARE(gelu_forward)
 DECLARE(gelu_backward)
@@ -72,6 +74,7 @@ const op_table CPU_NAME(cpu_ops) = {
     .adamw = CPU_NAME(cpu_adamw),
     .residual_layernorm_forward = CPU_NAME(cpu_residual_layernorm_forward),
     .matmul_gelu_forward = CPU_NAME(cpu_matmul_gelu_forward),
+    .matmul_gelu_forward_packed = CPU_NAME(cpu_matmul_gelu_forward_packed),
     .matmul_gelu_backward = CPU_NAME(cpu_matmul_gelu_backward),
     .ppo_rewards = ref_ppo_rewards,
     .whiten = ref_whiten,

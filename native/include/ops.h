@@ -225,6 +225,8 @@ typedef struct op_table {
                                        tensor x, const float *gain, const float *bias, float epsilon, dropout drop);
     /* up = matmul_forward of x, gelu = gelu_forward of up. */
     void (*matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w, const float *bias);
+    /* gelu = gelu_forward of matmul_forward_packed of x. */
+    void (*matmul_gelu_forward_packed)(backend *b, tensor gelu, tensor x, const float *packed, const float *bias);
     /* matmul_backward_input of dout into dup, then gelu_backward with up. */
     void (*matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
     /* A sequence of ops that comes again with the same arguments. replay runs

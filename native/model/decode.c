@@ -120,7 +120,10 @@ static void step_ops(student *s, int n, dropout drop)
         project(s, narrow, attention, l, OUTPUT);
         add_and_norm(s, input, norm, s->mean, s->rstd, input, narrow, block_weight(s, l, FFN_NORM_WEIGHT),
                      block_weight(s, l, FFN_NORM_BIAS), dropout_at(drop, l, SITE_PROJECTION));
-        if (s->packed) {
+        if (s->packed && op->matmul_gelu_forward_packed) {
+            op->matmul_gelu_forward_packed(B(s), gelu, norm, s->packed + packed_at(o, l, UP),
+                                           block_weight(s, l, FFN_UP_BIAS));
+        } else if (s->packed) {
             project(s, up, norm, l, UP);
             op->gelu_forward(B(s), gelu, up);
         } else {
