@@ -9,9 +9,9 @@
 typedef struct cpu_state {
     op_table ops; /* the ISA's, with the variants that were asked for */
     thread_pool *pool;
-    float *packed_a, *packed_b; /* factors of a multiplication (gemm.c): [threads][cpu_packed_rows()], shared */
-    size_t packed_b_size;       /* floats */
-    float *scratch;             /* [threads][scratch_size] */
+    float *packed_b;      /* shared factor of a multiplication (gemm.c) */
+    size_t packed_b_size; /* floats */
+    float *scratch;       /* [threads][scratch_size]: what a worker of one op keeps to itself */
     size_t scratch_size;
 } cpu_state;
 
@@ -55,8 +55,9 @@ static inline size_t cpu_packed_rows(void) { return (size_t)(GEMM_FEW_ROWS + 48)
 /* Floats of workspace in which the shared factor of a multiplication is packed. */
 size_t cpu_packed_floats(const backend_limits *limits);
 
-/* Floats of scratch that one worker needs: attention's backward of one head
- * of the longest story (attention.c), with widths rounded up to 16. */
+/* Floats of scratch that one worker needs: rows that it packs, or attention's
+ * backward of one head of the longest story (attention.c), with widths rounded up
+ * to 16. */
 size_t cpu_scratch_floats(const backend_limits *limits);
 
 /* A kernel that takes the place of an ISA's own where it is asked for by name.

@@ -46,7 +46,7 @@ void CPU_NAME(cpu_gemm_pack)(backend *b, float *to, const gemm_arguments *g);
 
 typedef struct job {
     const gemm_arguments *g;
-    packed *packed_a, *packed_b; /* [workers][a_room], panels of the span */
+    packed *packed_a, *packed_b; /* [workers][a_room] of the scratch, panels of the span */
     size_t a_room;
     int k0, span;
     int panels_a, panels_b, row_blocks, col_blocks;
@@ -317,9 +317,9 @@ static void start_job(job *j, backend *b, const gemm_arguments *g)
 {
     /* The workspace holds fp32 or pairs of bf16, both four bytes. */
     *j = (job){.g = g,
-               .packed_a = (packed *)cpu(b)->packed_a,
+               .packed_a = (packed *)cpu(b)->scratch,
                .packed_b = (packed *)cpu(b)->packed_b,
-               .a_room = cpu_packed_rows(),
+               .a_room = cpu(b)->scratch_size,
                .span = g->K};
     j->panels_a = (g->M + ROWS - 1) / ROWS;
     j->panels_b = (g->N + COLS - 1) / COLS;
