@@ -331,7 +331,7 @@ static void start_job(job *j, backend *b, const gemm_arguments *g)
 static void share_out(job *j, int threads)
 {
     j->row_blocks = (j->panels_a + BLOCK_PANELS - 1) / BLOCK_PANELS;
-    j->col_blocks = j->g->K > DEPTH ? (j->g->N + BLOCK_COLS - 1) / BLOCK_COLS : 1;
+    j->col_blocks = j->span > DEPTH ? (j->g->N + BLOCK_COLS - 1) / BLOCK_COLS : 1;
     if (j->row_blocks >= 2 * threads)
         j->row_blocks = (j->row_blocks + threads - 1) / threads * threads;
     else
@@ -344,10 +344,11 @@ static void multiply_columns(backend *b, const gemm_arguments *g, int room)
 {
     job j;
     start_job(&j, b, g);
-    share_out(&j, thread_pool_size(cpu(b)->pool));
     /* Spans of about the same length: each goes once more over out. */
     int blocks = (g->K + DEPTH - 1) / DEPTH, most = room / j.panels_b, spans = (blocks + most - 1) / most;
     int whole = (blocks + spans - 1) / spans * DEPTH;
+    j.span = least(whole, g->K);
+    share_out(&j, thread_pool_size(cpu(b)->pool));
     for (j.k0 = 0; j.k0 < g->K; j.k0 += j.span) {
         j.span = least(whole, g->K - j.k0);
         thread_pool_run(cpu(b)->pool, pack_tasks(&j), pack_task, &j);
