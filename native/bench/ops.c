@@ -86,12 +86,12 @@ OP(matmul_backward_weight_down) { weight(b, b->N, 4 * b->C, b->C); }
 OP(matmul_backward_weight_head) { weight(b, b->n, b->C, b->V); }
 OP(attention_forward)
 {
-    ragged rows = {b->offsets, b->stories};
+    ragged rows = {b->offsets, b->stories, 0};
     OPS->attention_forward(B, rows_of(b, 0, b->N, b->C), b->x[2], rows_of(b, 1, b->N, 3 * b->C), rows, b->H, b->drop);
 }
 OP(attention_backward)
 {
-    ragged rows = {b->offsets, b->stories};
+    ragged rows = {b->offsets, b->stories, 0};
     OPS->attention_backward(B, rows_of(b, 3, b->N, 3 * b->C), rows_of(b, 4, b->N, b->C), rows_of(b, 1, b->N, 3 * b->C),
                             rows_of(b, 0, b->N, b->C), b->x[2], rows, b->H, b->drop);
 }

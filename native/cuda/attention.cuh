@@ -8,32 +8,40 @@
 
 enum { ATTENTION_THREADS = 128, ATTENTION_CHUNK = 32 };
 
-/* Tokens first.. of a story that begins at row `begin` of the packed batch. */
-struct story_tile {
-    int begin, length, first;
+/* Tokens first.. of a part (ops.h), by their positions: it has those from
+ * `shared` to length - 1, position t in row begin + t of the packed batch;
+ * positions below `shared` are the rows of the prefix. */
+struct part_tile {
+    int begin, shared, length, first;
+    __device__ __forceinline__ bool empty() const { return first >= length; }
+    __device__ __forceinline__ size_t row(int position) const
+    {
+        return (size_t)(position < shared ? position : begin + position);
+    }
 };
 
-/* Ragged rows need no list of tiles: tile i of story s has the number
- *   offsets[s] / ROWS + s + i.
- * Stories do not meet, for a story has at most offsets[s+1] / ROWS -
- * offsets[s] / ROWS + 1 tiles; numbers between them are empty tiles. */
-template <int ROWS> static inline unsigned tile_numbers(int N, int stories) { return (unsigned)(N / ROWS + stories); }
-
-/* The tile of a number: the last story whose first tile is not above it, found
- * by a warp that tries 32 stories at a time. Empty: first >= length. */
-template <int ROWS>
-__device__ __forceinline__ story_tile find_tile(const int32_t *__restrict__ offsets, int stories, int number)
+/* Ragged rows need no list of tiles: tile i of a part p that begins at row r has
+ * the number r / ROWS + p + i. Parts do not meet, for one that ends before row e
+ * has at most e / ROWS - r / ROWS + 1 tiles; numbers between them are empty. */
+template <int ROWS> static inline unsigned tile_numbers(int N, int stories)
 {
-    int low = 0, high = stories, lane = (int)threadIdx.x & 31;
+    return (unsigned)(N / ROWS + stories + 1);
+}
+
+/* The tile of a number: the last part whose first tile is not above it, found
+ * by a warp that tries 32 parts at a time. */
+template <int ROWS> __device__ __forceinline__ part_tile find_tile(ragged rows, int number)
+{
+    int low = 0, high = rows.stories + 1, lane = (int)threadIdx.x & 31;
     while (high - low > 1) {
         int step = (high - low + 31) / 32, probe = low + lane * step;
-        bool fits = probe < high && offsets[probe] / ROWS + probe <= number;
+        bool fits = probe < high && ragged_begin(rows, probe) / ROWS + probe <= number;
         int last = 31 - __clz((int)__ballot_sync(FULL_WARP, fits));
         low += last * step;
         high = min(low + step, high);
     }
-    int begin = offsets[low];
-    return {begin, offsets[low + 1] - begin, (number - begin / ROWS - low) * ROWS};
+    const int begin = ragged_begin(rows, low), shared = ragged_shared(rows, low);
+    return {begin - shared, shared, rows.offsets[low] - begin + shared, shared + (number - begin / ROWS - low) * ROWS};
 }
 
 /* Tiles at the end of a story have the most keys: they go first. */

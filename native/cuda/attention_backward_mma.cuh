@@ -46,23 +46,25 @@ __device__ __forceinline__ void fragment_deltas(float (&delta)[2], const bf16 *d
  * of 64 keys 3 * 2 * 64 * 64 * 64 = 1.57 MFLOP, 4096 exponentials, 16 KiB
  * read. */
 template <int D, bool DROPOUT>
-static __global__ void __launch_bounds__(ATTENTION_THREADS) backward_queries_mma(backward_arrays<bf16> a)
+static __global__ void __launch_bounds__(ATTENTION_THREADS, D == 128  ? 2
+                                                            : D == 64 ? 3
+                                                                      : 4) backward_queries_mma(backward_arrays<bf16> a)
 {
     typedef backward_mma<D> G;
     DYNAMIC_SHARED(bf16, shared_q);
     bf16 *shared_dy = shared_q + G::ROWS_ELEMENTS, *shared_k = shared_dy + G::ROWS_ELEMENTS;
     bf16 *shared_v = shared_k + 2 * G::PIECE;
-    const story_tile tile = find_tile<MMA_ROWS>(a.offsets, a.stories, late_tiles_first());
-    if (tile.first >= tile.length)
+    const part_tile tile = find_tile<MMA_ROWS>(a.rows, late_tiles_first());
+    if (tile.empty())
         return;
     const int h = (int)blockIdx.y, C = (int)gridDim.y * D, first_row = mma_warp() * 16;
     const int valid = tile.length - tile.first, end = min(tile.first + (int)MMA_ROWS, tile.length);
-    const size_t stride = 3 * (size_t)C, row = (size_t)tile.begin + tile.first, at_lse = (size_t)h * a.N + row;
-    const bf16 *story = a.qkv + (size_t)tile.begin * stride + h * D;
-    copy_tile<MMA_ROWS, D>(shared_q, story + (size_t)tile.first * stride, stride, valid);
+    const size_t stride = 3 * (size_t)C, row = tile.row(tile.first), at_lse = (size_t)h * a.N + row;
+    const bf16 *keys = a.qkv + C + h * D;
+    copy_tile<MMA_ROWS, D>(shared_q, a.qkv + row * stride + h * D, stride, valid);
     copy_tile<MMA_ROWS, D>(shared_dy, a.dout + row * C + h * D, (size_t)C, valid);
-    copy_tile<G::WIDE, D>(shared_k, story + C, stride, tile.length);
-    copy_tile<G::WIDE, D>(shared_v, story + 2 * C, stride, tile.length);
+    copy_keys<G::WIDE, D>(shared_k, keys, stride, tile, 0);
+    copy_keys<G::WIDE, D>(shared_v, keys + C, stride, tile, 0);
     cp_async_commit();
 
     const float scale2 = a.scale * LOG2_E;
@@ -74,9 +76,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) backward_queries_mma
         const bf16 *k = shared_k + (i & 1) * G::PIECE, *v = shared_v + (i & 1) * G::PIECE;
         const int next = first + G::WIDE;
         if (next < end) {
-            const bf16 *keys = story + (size_t)next * stride + C;
-            copy_tile<G::WIDE, D>(shared_k + (~i & 1) * G::PIECE, keys, stride, tile.length - next);
-            copy_tile<G::WIDE, D>(shared_v + (~i & 1) * G::PIECE, keys + C, stride, tile.length - next);
+            copy_keys<G::WIDE, D>(shared_k + (~i & 1) * G::PIECE, keys, stride, tile, next);
+            copy_keys<G::WIDE, D>(shared_v + (~i & 1) * G::PIECE, keys + C, stride, tile, next);
         }
         cp_async_commit();
         cp_async_wait<1>();
@@ -120,8 +121,10 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) backward_keys_mma(ba
     bf16 *shared_v = shared_k + G::ROWS_ELEMENTS, *shared_q = shared_v + G::ROWS_ELEMENTS;
     bf16 *shared_dy = shared_q + 2 * G::PIECE;
     float *shared_lse = (float *)(shared_dy + 2 * G::PIECE), *shared_delta = shared_lse + 2 * G::WIDE;
-    const story_tile tile = find_tile<MMA_ROWS>(a.offsets, a.stories, (int)blockIdx.x);
-    if (tile.first >= tile.length)
+    SHARED(key_tile, shared_block, [1]);
+    const key_tile &block = found(shared_block, [&] { return find_keys<MMA_ROWS>(a); });
+    const part_tile &tile = block.keys;
+    if (tile.empty())
         return;
     const int h = (int)blockIdx.y, C = (int)gridDim.y * D, first_row = mma_warp() * 16;
     const size_t stride = 3 * (size_t)C;
@@ -131,11 +134,11 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) backward_keys_mma(ba
     /* Tile of queries into half `to` of the buffers; a query behind the end
      * gets no weight. */
     auto fetch = [&](int to, int first) {
-        copy_tile<G::WIDE, D>(shared_q + to * G::PIECE, queries + (size_t)first * stride, stride, tile.length - first);
-        copy_tile<G::WIDE, D>(shared_dy + to * G::PIECE, dout + (size_t)first * C, (size_t)C, tile.length - first);
+        copy_tile<G::WIDE, D>(shared_q + to * G::PIECE, queries + (size_t)first * stride, stride, block.end - first);
+        copy_tile<G::WIDE, D>(shared_dy + to * G::PIECE, dout + (size_t)first * C, (size_t)C, block.end - first);
         const int i = (int)threadIdx.x;
         if (i < G::WIDE) {
-            const bool there = first + i < tile.length;
+            const bool there = first + i < block.end;
             const size_t at = (size_t)h * a.N + tile.begin + first + i;
             shared_lse[to * G::WIDE + i] = there ? a.lse[at] * LOG2_E : INFINITY;
             shared_delta[to * G::WIDE + i] = there ? a.delta[at] : 0;
@@ -143,15 +146,15 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) backward_keys_mma(ba
     };
     copy_tile<MMA_ROWS, D>(shared_k, keys + (size_t)tile.first * stride, stride, valid);
     copy_tile<MMA_ROWS, D>(shared_v, keys + C + (size_t)tile.first * stride, stride, valid);
-    fetch(0, tile.first);
+    fetch(0, block.first);
     cp_async_commit();
 
     const float scale2 = a.scale * LOG2_E;
     float dk[D / 8][4] = {}, dv[D / 8][4] = {};
-    for (int i = 0, first = tile.first; first < tile.length; i++, first += G::WIDE) {
+    for (int i = 0, first = block.first; first < block.end; i++, first += G::WIDE) {
         const bf16 *q = shared_q + (i & 1) * G::PIECE, *dy = shared_dy + (i & 1) * G::PIECE;
         const float *lse2 = shared_lse + (i & 1) * G::WIDE, *delta = shared_delta + (i & 1) * G::WIDE;
-        if (first + G::WIDE < tile.length)
+        if (first + G::WIDE < block.end)
             fetch(~i & 1, first + G::WIDE);
         cp_async_commit();
         cp_async_wait<1>();
@@ -188,7 +191,13 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) backward_keys_mma(ba
         multiply_scores<D, G::WIDE>(dk, ds, q);
         __syncthreads();
     }
-    bf16 *to = a.dqkv + (size_t)(tile.begin + tile.first) * stride + C + h * D;
+    if (block.cut >= 0) { /* there is no dropout then */
+        float *to = a.sums + ((size_t)block.cut * a.rows.prefix + tile.first) * 2 * C + h * D;
+        store_rows<D>(to, 2 * (size_t)C, dk, first_row, valid, 1, 1);
+        store_rows<D>(to + C, 2 * (size_t)C, dv, first_row, valid, 1, 1);
+        return;
+    }
+    bf16 *to = a.dqkv + tile.row(tile.first) * stride + C + h * D;
     const float by = DROPOUT ? a.drop.kept : 1;
     store_rows<D>(to, stride, dk, first_row, valid, 1, 1);
     store_rows<D>(to + C, stride, dv, first_row, valid, by, by);

@@ -36,10 +36,11 @@ template <class T, int WIDTH> struct decode_room {
     static size_t bytes(int warps) { return WIDTH * sizeof(float) + (size_t)warps * WARP_BYTES; }
 };
 
-/* Lanes copy 32 rows of D elements, those from `valid` on as zeros, as well as
- * columns D to WIDTH. */
+/* Lanes copy 32 rows of D elements, those from `split` on from `jump` elements
+ * further; rows from `valid` on become zeros, as well as columns D to WIDTH. */
 template <int WIDTH, class T>
-__device__ __forceinline__ void copy_chunk(T *to, const T *from, size_t stride, int valid, int D, bool wide_rows)
+__device__ __forceinline__ void copy_chunk(T *to, const T *from, size_t stride, int valid, int split, size_t jump,
+                                           int D, bool wide_rows)
 {
     constexpr int LD = decode_room<T, WIDTH>::LD, EACH = wide<T>::count, PIECES = WIDTH / EACH;
     const int lane = (int)threadIdx.x & 31;
@@ -47,13 +48,14 @@ __device__ __forceinline__ void copy_chunk(T *to, const T *from, size_t stride, 
         for (int i = lane; i < ATTENTION_CHUNK * PIECES; i += 32) {
             const int r = i / PIECES, d = i % PIECES * EACH;
             const bool there = r < valid && d < D;
-            cp_async16_zfill(to + r * LD + d, from + (there ? (size_t)r * stride + d : 0), there ? 16 : 0);
+            cp_async16_zfill(to + r * LD + d, from + (there ? (size_t)r * stride + (r < split ? 0 : jump) + d : 0),
+                             there ? 16 : 0);
         }
         return;
     }
     for (int i = lane; i < ATTENTION_CHUNK * WIDTH; i += 32) {
         const int r = i / WIDTH, d = i % WIDTH;
-        to[r * LD + d] = r < valid && d < D ? from[(size_t)r * stride + d] : from_float<T>(0);
+        to[r * LD + d] = r < valid && d < D ? from[(size_t)r * stride + (r < split ? 0 : jump) + d] : from_float<T>(0);
     }
 }
 
@@ -62,8 +64,8 @@ __device__ __forceinline__ void copy_chunk(T *to, const T *from, size_t stride, 
  * by the memory. */
 template <class T, int WIDTH>
 static __global__ void __launch_bounds__(MOST_WARPS * 32, 1)
-    attend(T *out, const T *qkv, const T *cache, int context, const int32_t *slots, const int32_t *positions, int heads,
-           int D, float scale, dropout_mask drop)
+    attend(T *out, const T *qkv, const T *cache, int context, int shared, const int32_t *slots,
+           const int32_t *positions, int heads, int D, float scale, dropout_mask drop)
 {
     typedef decode_room<T, WIDTH> room;
     constexpr int COLS = WIDTH / 32;
@@ -73,8 +75,9 @@ static __global__ void __launch_bounds__(MOST_WARPS * 32, 1)
     T *k = (T *)(q + WIDTH) + (size_t)warp * 2 * room::CHUNK, *v = k + room::CHUNK;
     float *parts = (float *)((T *)(q + WIDTH) + (size_t)warps * 2 * room::CHUNK);
     const int count = positions[n] + 1;
-    const size_t stride = 2 * (size_t)C;
-    const T *slot = cache + (size_t)slots[n] * context * stride + h * D;
+    /* Shared positions lie in slot 0. */
+    const size_t stride = 2 * (size_t)C, slot = (size_t)slots[n] * context * stride;
+    const T *keys = cache + h * D;
     const bool wide_rows = D % wide<T>::count == 0;
     for (int d = (int)threadIdx.x; d < WIDTH; d += (int)blockDim.x)
         q[d] = d < D ? to_float(qkv[(size_t)n * 3 * C + h * D + d]) : 0;
@@ -85,8 +88,9 @@ static __global__ void __launch_bounds__(MOST_WARPS * 32, 1)
     for (int round = 0; round < count; round += warps * ATTENTION_CHUNK) {
         const int first = round + warp * ATTENTION_CHUNK;
         if (first < count) {
-            copy_chunk<WIDTH>(k, slot + (size_t)first * stride, stride, count - first, D, wide_rows);
-            copy_chunk<WIDTH>(v, slot + (size_t)first * stride + C, stride, count - first, D, wide_rows);
+            const T *chunk = keys + (size_t)first * stride;
+            copy_chunk<WIDTH>(k, chunk, stride, count - first, shared - first, slot, D, wide_rows);
+            copy_chunk<WIDTH>(v, chunk + C, stride, count - first, shared - first, slot, D, wide_rows);
             cp_async_commit();
             cp_async_wait<0>();
             __syncwarp();
@@ -151,7 +155,7 @@ template <class T, int WIDTH> static int choose_warps(int blocks, int multiproce
 }
 
 template <class T>
-static void decode(backend *b, tensor out, tensor qkv, tensor cache, int context, const int32_t *slots,
+static void decode(backend *b, tensor out, tensor qkv, tensor cache, int context, int shared, const int32_t *slots,
                    const int32_t *positions, int heads, dropout_mask drop)
 {
     const int C = out.cols, D = C / heads;
@@ -162,17 +166,16 @@ static void decode(backend *b, tensor out, tensor qkv, tensor cache, int context
         const int warps = choose_warps<T, WIDTH>(out.rows * heads, cuda(b)->multiprocessors, context);
         LAUNCH((attend<T, WIDTH>), (unsigned)out.rows * (unsigned)heads, (unsigned)warps * 32,
                (decode_room<T, WIDTH>::bytes(warps)), cuda(b)->stream, (T *)out.data, (const T *)qkv.data,
-               (const T *)cache.data, context, slots, positions, heads, D, 1 / sqrtf((float)D), drop);
+               (const T *)cache.data, context, shared, slots, positions, heads, D, 1 / sqrtf((float)D), drop);
     });
 }
 
 void cuda_attention_decode(backend *b, tensor out, tensor qkv, tensor cache, int context, int shared,
                            const int32_t *slots, const int32_t *positions, int heads, dropout drop)
 {
-    (void)shared; /* 0: the table has no takes_prefix */
     cuda_by_type(out.type, [&](auto *element) {
         typedef typename std::remove_pointer<decltype(element)>::type T;
-        decode<T>(b, out, qkv, cache, context, slots, positions, heads, dropout_mask_of(drop));
+        decode<T>(b, out, qkv, cache, context, shared, slots, positions, heads, dropout_mask_of(drop));
     });
     CUDA_OP_END(b);
 }

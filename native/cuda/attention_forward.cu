@@ -9,30 +9,29 @@
  * (mostly from L2). D = 128: 32 queries, 54.0 KiB. */
 template <class T, int WIDTH>
 static __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
-    forward_simt(T *__restrict__ out, float *__restrict__ lse, const T *__restrict__ qkv,
-                 const int32_t *__restrict__ offsets, int stories, int N, int D, float scale, dropout_mask drop)
+    forward_simt(T *__restrict__ out, float *__restrict__ lse, const T *__restrict__ qkv, ragged rows, int N, int D,
+                 float scale, dropout_mask drop)
 {
     typedef simt<WIDTH> G;
     DYNAMIC_SHARED(float, q);
     float *k = q + G::ROWS_FLOATS, *v = k + G::CHUNK_FLOATS, *scores = v + G::CHUNK_FLOATS;
-    const story_tile tile = find_tile<G::ROWS>(offsets, stories, late_tiles_first());
-    if (tile.first >= tile.length)
+    const part_tile tile = find_tile<G::ROWS>(rows, late_tiles_first());
+    if (tile.empty())
         return;
     const int h = (int)blockIdx.y, C = (int)gridDim.y * D;
     const size_t stride = 3 * (size_t)C;
-    const T *story = qkv + (size_t)tile.begin * stride + h * D;
+    const T *queries = qkv + tile.row(tile.first) * stride + h * D, *keys = qkv + C + h * D;
     const int end = min(tile.first + G::ROWS, tile.length);
-    load_tile<WIDTH>(q, story + (size_t)tile.first * stride, stride, G::ROWS, end - tile.first, D, in_place());
+    load_tile<WIDTH>(q, queries, stride, G::ROWS, end - tile.first, D, in_place());
     float acc[G::R][G::COLS] = {};
     softmax_state state[G::R];
 #pragma unroll
     for (int r = 0; r < G::R; r++)
         state[r] = {-INFINITY, 0};
     for (int first = 0; first < end; first += ATTENTION_CHUNK) {
-        const T *keys = story + (size_t)first * stride + C;
         __syncthreads();
-        load_tile<WIDTH>(k, keys, stride, ATTENTION_CHUNK, tile.length - first, D, spread_chunk());
-        load_tile<WIDTH>(v, keys + C, stride, ATTENTION_CHUNK, tile.length - first, D, spread_chunk());
+        load_keys<WIDTH>(k, keys, stride, tile, first, D);
+        load_keys<WIDTH>(v, keys + C, stride, tile, first, D);
         __syncthreads();
         float s[G::R][4] = {}, part[G::R][G::COLS] = {};
         softmax_factors factors[G::R];
@@ -87,8 +86,8 @@ static void launch_simt(backend *b, tensor out, float *lse, tensor qkv, ragged r
         typedef simt<WIDTH> G;
         const size_t shared = (G::ROWS_FLOATS + 2 * G::CHUNK_FLOATS + G::SCORES_FLOATS) * sizeof(float);
         LAUNCH((forward_simt<T, WIDTH>), dim3(tile_numbers<G::ROWS>(N, rows.stories), (unsigned)heads),
-               ATTENTION_THREADS, shared, cuda(b)->stream, (T *)out.data, lse, (const T *)qkv.data, rows.offsets,
-               rows.stories, N, D, 1 / sqrtf((float)D), drop);
+               ATTENTION_THREADS, shared, cuda(b)->stream, (T *)out.data, lse, (const T *)qkv.data, rows, N, D,
+               1 / sqrtf((float)D), drop);
     });
 }
 

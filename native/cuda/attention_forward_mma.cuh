@@ -15,46 +15,49 @@ enum { FORWARD_KEYS = 64 };
  * T / 64 * (T / 64 + 1) / 2 such tiles a head. */
 template <int D, bool DROPOUT>
 static __global__ void __launch_bounds__(ATTENTION_THREADS, D == 128 ? 2 : 4)
-    forward_mma(bf16 *__restrict__ out, float *__restrict__ lse, const bf16 *__restrict__ qkv,
-                const int32_t *__restrict__ offsets, int stories, int N, float scale, dropout_mask drop)
+    forward_mma(bf16 *__restrict__ out, float *__restrict__ lse, const bf16 *__restrict__ qkv, ragged rows, int N,
+                float scale, dropout_mask drop)
 {
     constexpr int LD = mma_tile<D>::LD, KEY_BLOCKS = FORWARD_KEYS / 8, PIECE = FORWARD_KEYS * LD;
     DYNAMIC_SHARED(bf16, shared_q);
     bf16 *shared_k = shared_q + MMA_ROWS * LD, *shared_v = shared_k + 2 * PIECE;
-    const story_tile tile = find_tile<MMA_ROWS>(offsets, stories, late_tiles_first());
-    if (tile.first >= tile.length)
+    SHARED(part_tile, shared_tile, [1]);
+    const part_tile &tile = found(shared_tile, [&] { return find_tile<MMA_ROWS>(rows, late_tiles_first()); });
+    if (tile.empty())
         return;
     const int h = (int)blockIdx.y, C = (int)gridDim.y * D, first_row = mma_warp() * 16;
     const size_t stride = 3 * (size_t)C;
-    const bf16 *story = qkv + (size_t)tile.begin * stride + h * D;
-    copy_tile<MMA_ROWS, D>(shared_q, story + (size_t)tile.first * stride, stride, tile.length - tile.first);
-    copy_tile<FORWARD_KEYS, D>(shared_k, story + C, stride, tile.length);
-    copy_tile<FORWARD_KEYS, D>(shared_v, story + 2 * C, stride, tile.length);
+    const int valid = tile.length - tile.first;
+    const bf16 *keys = qkv + C + h * D;
+    copy_tile<MMA_ROWS, D>(shared_q, qkv + tile.row(tile.first) * stride + h * D, stride, valid);
+    copy_keys<FORWARD_KEYS, D>(shared_k, keys, stride, tile, 0);
+    copy_keys<FORWARD_KEYS, D>(shared_v, keys + C, stride, tile, 0);
     cp_async_commit();
 
     /* In powers of 2: scores times scale * log2(e). */
     const float scale2 = scale * LOG2_E;
     float acc[D / 8][4] = {}, max[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
-    const int tiles = tile.first / FORWARD_KEYS + 1;
+    const int tiles = (min(tile.first + (int)MMA_ROWS, tile.length) + FORWARD_KEYS - 1) / FORWARD_KEYS;
     for (int i = 0; i < tiles; i++) {
         const bf16 *k = shared_k + (i & 1) * PIECE, *v = shared_v + (i & 1) * PIECE;
         if (i + 1 < tiles) {
             const int next = (i + 1) * FORWARD_KEYS;
-            const bf16 *keys = story + (size_t)next * stride + C;
-            copy_tile<FORWARD_KEYS, D>(shared_k + (~i & 1) * PIECE, keys, stride, tile.length - next);
-            copy_tile<FORWARD_KEYS, D>(shared_v + (~i & 1) * PIECE, keys + C, stride, tile.length - next);
+            copy_keys<FORWARD_KEYS, D>(shared_k + (~i & 1) * PIECE, keys, stride, tile, next);
+            copy_keys<FORWARD_KEYS, D>(shared_v + (~i & 1) * PIECE, keys + C, stride, tile, next);
         }
         cp_async_commit();
         cp_async_wait<1>();
         __syncthreads();
         float s[KEY_BLOCKS][4] = {};
         multiply_rows<D, FORWARD_KEYS>(s, shared_q, first_row, k);
-        if (i + 1 == tiles) /* the diagonal */
+        const int last =
+            tile.first + first_row + mma_row() - i * FORWARD_KEYS; /* key of the tile that its first row sees */
+        if ((i + 1) * FORWARD_KEYS > tile.first)                   /* the diagonal */
 #pragma unroll
             for (int j = 0; j < KEY_BLOCKS; j++)
 #pragma unroll
                 for (int e = 0; e < 4; e++)
-                    if (j * 8 + mma_column() + (e & 1) > first_row + mma_row() + (e >> 1) * 8)
+                    if (j * 8 + mma_column() + (e & 1) > last + (e >> 1) * 8)
                         s[j][e] = -INFINITY;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
@@ -100,8 +103,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, D == 128 ? 2 : 4)
         if (t < tile.length && mma_column() == 0)
             lse[(size_t)h * N + tile.begin + t] = (max[half] + log2f(sum[half])) * LN_2;
     }
-    store_rows<D>(out + (size_t)(tile.begin + tile.first) * C + h * D, (size_t)C, acc, first_row,
-                  tile.length - tile.first, by[0], by[1]);
+    store_rows<D>(out + (size_t)(tile.begin + tile.first) * C + h * D, (size_t)C, acc, first_row, valid, by[0], by[1]);
 }
 
 static inline void launch_forward_mma(backend *b, tensor out, float *lse, tensor qkv, ragged rows, int heads,
@@ -115,10 +117,10 @@ static inline void launch_forward_mma(backend *b, tensor out, float *lse, tensor
         const float scale = 1 / sqrtf((float)D);
         if (drop.on)
             LAUNCH((forward_mma<WIDTH, true>), grid, ATTENTION_THREADS, shared, cuda(b)->stream, (bf16 *)out.data, lse,
-                   (const bf16 *)qkv.data, rows.offsets, rows.stories, N, scale, drop);
+                   (const bf16 *)qkv.data, rows, N, scale, drop);
         else
             LAUNCH((forward_mma<WIDTH, false>), grid, ATTENTION_THREADS, shared, cuda(b)->stream, (bf16 *)out.data, lse,
-                   (const bf16 *)qkv.data, rows.offsets, rows.stories, N, scale, drop);
+                   (const bf16 *)qkv.data, rows, N, scale, drop);
     });
 }
 

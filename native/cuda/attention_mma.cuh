@@ -22,18 +22,40 @@ __device__ __forceinline__ int mma_warp() { return (int)threadIdx.x >> 5; }
 __device__ __forceinline__ int mma_row() { return mma_lane() >> 2; }
 __device__ __forceinline__ int mma_column() { return (mma_lane() & 3) * 2; }
 
-/* Copies ROWS rows of D elements in the background; rows from `valid` on
- * become zeros, so that no number of another story enters a product. */
+/* What a warp finds for its block, in shared memory: registers are scarce. */
+template <class T, class F> __device__ __forceinline__ const T &found(T *shared, F find)
+{
+    if (mma_warp() == 0) {
+        const T its = find();
+        if (mma_lane() == 0)
+            *shared = its;
+    }
+    __syncthreads();
+    return *shared;
+}
+
+/* Copies ROWS rows of D elements in the background, those from `split` on from
+ * `jump` elements further; rows from `valid` on become zeros, so that no number
+ * of another story enters a product. */
 template <int ROWS, int D>
-__device__ __forceinline__ void copy_tile(bf16 *to, const bf16 *from, size_t stride, int valid)
+__device__ __forceinline__ void copy_tile(bf16 *to, const bf16 *from, size_t stride, int valid, int split = ROWS,
+                                          size_t jump = 0)
 {
     constexpr int PIECES = D / 8;
 #pragma unroll
     for (int i = (int)threadIdx.x; i < ROWS * PIECES; i += ATTENTION_THREADS) {
         int r = i / PIECES, d = i % PIECES * 8;
-        cp_async16_zfill(to + r * mma_tile<D>::LD + d, from + (r < valid ? (size_t)r * stride : 0) + d,
-                         r < valid ? 16 : 0);
+        cp_async16_zfill(to + r * mma_tile<D>::LD + d,
+                         from + (r < valid ? (size_t)r * stride + (r < split ? 0 : jump) : 0) + d, r < valid ? 16 : 0);
     }
+}
+
+/* Keys, or values, from position `first` on. */
+template <int ROWS, int D>
+__device__ __forceinline__ void copy_keys(bf16 *to, const bf16 *from, size_t stride, const part_tile &tile, int first)
+{
+    copy_tile<ROWS, D>(to, from + (size_t)first * stride, stride, tile.length - first, tile.shared - first,
+                       (size_t)tile.begin * stride);
 }
 
 /* Rows row.. row + 15, columns column.. column + 15 of a tile as operand a. */
@@ -150,9 +172,9 @@ template <int BLOCKS> struct kept_queries {
     }
 };
 
-/* Rows 0.. of a warp's 16 whose number is below `valid`, times `by`, as bf16. */
-template <int D>
-__device__ __forceinline__ void store_rows(bf16 *to, size_t stride, const float (&acc)[D / 8][4], int row, int valid,
+/* Rows 0.. of a warp's 16 whose number is below `valid`, times `by`. */
+template <int D, class T>
+__device__ __forceinline__ void store_rows(T *to, size_t stride, const float (&acc)[D / 8][4], int row, int valid,
                                            float by0, float by1)
 {
 #pragma unroll

@@ -32,11 +32,11 @@ template <int R, int TALL> struct spread {
 };
 typedef spread<4, 8> spread_chunk;
 
-/* Rows 0..rows-1 of `from` into a tile, those from `valid` on and columns from
- * D on as zeros. */
-template <int WIDTH, class T, class PLACE>
-__device__ __forceinline__ void load_tile(float *to, const T *from, size_t stride, int rows, int valid, int D,
-                                          PLACE place)
+/* `rows` rows, row(0), row(1), ... of `from`, into a tile, those from `valid` on
+ * and columns from D on as zeros. */
+template <int WIDTH, class T, class PLACE, class ROW>
+__device__ __forceinline__ void load_rows(float *to, const T *from, size_t stride, int rows, int valid, int D,
+                                          PLACE place, ROW row)
 {
     constexpr int LD = simt<WIDTH>::LD;
     if (D % 4 == 0) {
@@ -44,15 +44,29 @@ __device__ __forceinline__ void load_tile(float *to, const T *from, size_t strid
             int r = i / (WIDTH / 4), d = i % (WIDTH / 4) * 4;
             float4 v = make_float4(0, 0, 0, 0);
             if (r < valid && d < D)
-                v = load4(from + (size_t)r * stride + d);
+                v = load4(from + row(r) * stride + d);
             *(float4 *)(to + place(r) * LD + d) = v;
         }
         return;
     }
     for (int i = (int)threadIdx.x; i < rows * WIDTH; i += ATTENTION_THREADS) {
         int r = i / WIDTH, d = i % WIDTH;
-        to[place(r) * LD + d] = r < valid && d < D ? to_float(from[(size_t)r * stride + d]) : 0;
+        to[place(r) * LD + d] = r < valid && d < D ? to_float(from[row(r) * stride + d]) : 0;
     }
+}
+template <int WIDTH, class T, class PLACE>
+__device__ __forceinline__ void load_tile(float *to, const T *from, size_t stride, int rows, int valid, int D,
+                                          PLACE place)
+{
+    load_rows<WIDTH>(to, from, stride, rows, valid, D, place, [](int r) { return (size_t)r; });
+}
+/* A chunk of keys, or values, from position `first` on. */
+template <int WIDTH, class T>
+__device__ __forceinline__ void load_keys(float *to, const T *from, size_t stride, const part_tile &tile, int first,
+                                          int D)
+{
+    load_rows<WIDTH>(to, from, stride, ATTENTION_CHUNK, tile.length - first, D, spread_chunk(),
+                     [&](int r) { return tile.row(first + r); });
 }
 
 /* s[r][i] += row (r, ty) of a . row 4 * tx + i of the chunk b, over d in rising

@@ -14,7 +14,7 @@ static unsigned loss_blocks(size_t count) { return blocks_for(count, THREADS); }
 
 size_t cuda_ppo_workspace(const backend_limits *limits)
 {
-    return ((size_t)loss_blocks((size_t)limits->rows) + 1) * SUMS * sizeof(double);
+    return (size_t)loss_blocks((size_t)limits->rows) * SUMS * sizeof(double);
 }
 
 /* A warp has a story. */
@@ -241,16 +241,13 @@ void cuda_ppo_loss(backend *b, float *dlogprob, float *dvalue, const float *logp
                    student_ppo_sums *sums)
 {
     unsigned blocks = loss_blocks(count);
-    double *total = (double *)cuda_workspace(b, ((size_t)blocks + 1) * SUMS * sizeof(double), __func__);
-    if (!total)
+    double *partial = (double *)cuda_workspace(b, (size_t)blocks * SUMS * sizeof(double), __func__);
+    if (!partial)
         return;
-    double weight = options->scale / options->token_count, *to = &sums->tokens;
+    double weight = options->scale / options->token_count;
     loss_options o = {options->clip, options->value_clip, weight, weight * options->value_coefficient};
-    LAUNCH(ppo_loss, blocks, THREADS, 0, cuda(b)->stream, dlogprob, dvalue, total + SUMS, logprob, entropy, value, mask,
+    LAUNCH(ppo_loss, blocks, THREADS, 0, cuda(b)->stream, dlogprob, dvalue, partial, logprob, entropy, value, mask,
            old_logprob, old_value, advantages, returns, count, o);
-    LAUNCH(sum_losses, 1, 32 * SUMS, 0, cuda(b)->stream, total, total + SUMS, (int)blocks);
+    LAUNCH(sum_losses, 1, 32 * SUMS, 0, cuda(b)->stream, &sums->tokens, partial, (int)blocks);
     CUDA_OP_END(b);
-    cuda_fetch(b, total, SUMS * sizeof(double), __func__);
-    for (int k = 0; k < SUMS; k++)
-        to[k] += ((const double *)cuda(b)->pinned)[k];
 }

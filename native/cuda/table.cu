@@ -15,6 +15,7 @@ static op_table make_table(int activations)
     t.activations = activations;
     t.head_rows = CUDA_HEAD_ROWS;
     t.row_multiple = CUDA_ROW_MULTIPLE;
+    t.takes_prefix = 1;
     t.allocate = cuda_allocate;
     t.release = cuda_release;
     t.upload = cuda_upload;

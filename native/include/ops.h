@@ -24,6 +24,12 @@ typedef struct backend backend;
 
 enum tensor_type { TENSOR_F32 = 0, TENSOR_BF16 = 1 };
 
+#ifdef __CUDACC__
+#define HOST_AND_CARD __host__ __device__
+#else
+#define HOST_AND_CARD
+#endif
+
 /* A row-major matrix in backend memory; data points to elements of `type`. */
 typedef struct tensor {
     float *data;
@@ -51,16 +57,17 @@ typedef struct dropout {
 
 /* Stories of a packed batch: story s has rows offsets[s]..offsets[s+1]-1. The
  * rows before offsets[0] are a prefix that all stories begin with and that is
- * there once. offsets [stories + 1] (host and backend). */
+ * there once. offsets [stories + 1] in backend memory; prefix is offsets[0],
+ * for a host that cannot read it there. */
 typedef struct ragged {
     const int32_t *offsets;
-    int stories;
+    int stories, prefix;
 } ragged;
 
 /* Part 0 of a batch is the prefix, part s + 1 is story s: it ends before row
  * offsets[part], begins here, and so many keys of the prefix come before its own. */
-static inline int ragged_begin(ragged rows, int part) { return part > 0 ? rows.offsets[part - 1] : 0; }
-static inline int ragged_shared(ragged rows, int part) { return part > 0 ? rows.offsets[0] : 0; }
+HOST_AND_CARD static inline int ragged_begin(ragged rows, int part) { return part > 0 ? rows.offsets[part - 1] : 0; }
+HOST_AND_CARD static inline int ragged_shared(ragged rows, int part) { return part > 0 ? rows.prefix : 0; }
 
 typedef struct sample_options {
     float temperature, top_p;
@@ -73,12 +80,6 @@ typedef struct adamw_options {
     float max_grad_norm; /* 0 = no clipping */
     int64_t step;
 } adamw_options;
-
-#ifdef __CUDACC__
-#define HOST_AND_CARD __host__ __device__
-#else
-#define HOST_AND_CARD
-#endif
 
 /* torch.nn.utils.clip_grad_norm_: max / (norm + 1e-6), at most 1. */
 HOST_AND_CARD static inline double adamw_gradient_scale(double norm, float max_grad_norm)
@@ -94,7 +95,8 @@ typedef struct op_table {
     int row_multiple; /* decode steps come in multiples of so many rows */
     int takes_prefix; /* attention knows tokens that stories share: a batch with a prefix, slots that begin alike */
 
-    /* Memory. `allocate` returns zeroed memory or NULL. */
+    /* Memory. `allocate` returns zeroed memory or NULL. `download`, even of no
+     * bytes, waits for all work that was given before. */
     void *(*allocate)(backend *b, size_t bytes);
     void (*release)(backend *b, void *memory);
     void (*upload)(backend *b, void *to, const void *from_host, size_t bytes);
@@ -208,8 +210,8 @@ typedef struct op_table {
      * longest one (0, except for whiten_rewards under parity). */
     void (*gae)(backend *b, float *advantages, float *returns, const float *rewards, const float *values,
                 const float *mask, ragged rows, float gamma, float lambda, float pad_reward);
-    /* PPO loss per masked token: dlogprob, dvalue (times scale / count) and
-     * the sums of student_ppo_sums (host). */
+    /* PPO loss per masked token: dlogprob, dvalue (times scale / count); sums, all
+     * but its size, in backend memory, so that nobody waits for it. */
     void (*ppo_loss)(backend *b, float *dlogprob, float *dvalue, const float *logprob, const float *entropy,
                      const float *value, const float *mask, const float *old_logprob, const float *old_value,
                      const float *advantages, const float *returns, size_t count, const student_ppo_options *options,

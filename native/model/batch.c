@@ -17,7 +17,7 @@ int batch_load(student *s, const student_batch *batch, const int32_t *targets, c
     if (prefix < 0 || prefix > most)
         return fail(message, capacity, STUDENT_E_ARGUMENT, "prefix of %d tokens; 0..%d are possible%s", prefix, most,
                     batch->first ? " with positions of first tokens" : "");
-    ragged rows = {batch->offsets, batch->stories};
+    ragged rows = {batch->offsets, batch->stories, prefix};
     for (int part = prefix ? 0 : 1; part <= batch->stories; part++) {
         int length = batch->offsets[part] - ragged_begin(rows, part), start = ragged_shared(rows, part);
         if (part && batch->first)
@@ -37,7 +37,7 @@ int batch_load(student *s, const student_batch *batch, const int32_t *targets, c
         }
     }
     s->N = N;
-    s->stories = batch->stories;
+    s->rows = (ragged){s->offsets, batch->stories, prefix};
     size_t bytes = (size_t)N * sizeof(int32_t);
     OPS(s)->upload(B(s), s->tokens, batch->tokens, bytes);
     OPS(s)->upload(B(s), s->positions, s->host_positions, bytes);

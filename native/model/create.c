@@ -231,6 +231,7 @@ static int reserve_all(student *s, student_memory *plan, int take)
     s->narrow = elements(&l, N * C);
     if (o->train)
         s->norm = reserve(&l, sizeof *s->norm);
+    s->sums = reserve(&l, sizeof *s->sums);
     size_t P = o->ppo_tokens > o->max_tokens ? (size_t)o->ppo_tokens : N;
     for (int i = 0; i < 6; i++)
         s->per_token[i] = floats(&l, P);

@@ -155,10 +155,11 @@ static void sample_ops(student *s, int n, sample_options options)
     }
 }
 
-/* Key of a recorded sequence: FNV-1a over what its ops are given by value. */
-static uint64_t key_of(int what, int n, const sample_options *options)
+/* Key of a recorded sequence: FNV-1a over what its ops are given by value.
+ * options are those of sampling, NULL for a step over the blocks. */
+static uint64_t key_of(const student *s, int n, const sample_options *options)
 {
-    uint64_t words[6] = {(uint64_t)what, (uint64_t)n}, key = 14695981039346656037u;
+    uint64_t words[6] = {(uint64_t)n, options ? 1 : 2 + (uint64_t)s->shared}, key = 14695981039346656037u;
     if (options) {
         memcpy(words + 2, &options->temperature, sizeof(float));
         memcpy(words + 3, &options->top_p, sizeof(float));
@@ -180,7 +181,7 @@ static void step(student *s, int n, dropout drop)
     op->upload(B(s), s->tokens, s->host_tokens, bytes);
     op->upload(B(s), s->positions, s->host_positions, bytes);
     op->upload(B(s), s->slots, s->host_slots, bytes);
-    if (fixed && op->replay(B(s), key_of(0, rows, NULL)))
+    if (fixed && op->replay(B(s), key_of(s, rows, NULL)))
         return;
     step_ops(s, rows, drop);
     if (fixed)
@@ -195,7 +196,7 @@ static void sample(student *s, int n, sample_options options)
     int rows = fill_rows(s, n);
     op->upload(B(s), s->story_ids, s->host_ids, (size_t)rows * sizeof(uint64_t));
     op->upload(B(s), s->positions, s->host_positions, (size_t)rows * sizeof(int32_t));
-    if (!op->replay || !op->replay(B(s), key_of(1, rows, &options))) {
+    if (!op->replay || !op->replay(B(s), key_of(s, rows, &options))) {
         sample_ops(s, rows, options);
         if (op->recorded)
             op->recorded(B(s));

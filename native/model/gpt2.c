@@ -58,7 +58,7 @@ static void attention_half(student *s, int l)
     tensor narrow = activation(s, s->narrow, N, C);
     op->matmul_forward(B(s), qkv, activation(s, a->norm1, N, C), matrix(w(s, l, ATTN_QKV_WEIGHT), 3 * C, C),
                        w(s, l, ATTN_QKV_BIAS));
-    op->attention_forward(B(s), attention, a->lse, qkv, (ragged){s->offsets, s->stories}, s->options.heads,
+    op->attention_forward(B(s), attention, a->lse, qkv, s->rows, s->options.heads,
                           dropout_at(s->drop, l, SITE_ATTENTION));
     op->matmul_forward(B(s), narrow, attention, matrix(w(s, l, ATTN_OUTPUT_WEIGHT), C, C), w(s, l, ATTN_OUTPUT_BIAS));
     add_and_norm(s, matrix(a->middle, N, C), activation(s, a->norm2, N, C), a->mean2, a->rstd2, matrix(a->input, N, C),
@@ -204,8 +204,8 @@ static void attention_half_backward(student *s, int l, tensor stream)
     op->matmul_backward_weight(B(s), matrix(g(s, l, ATTN_OUTPUT_WEIGHT), C, C), g(s, l, ATTN_OUTPUT_BIAS), d,
                                attention);
     op->matmul_backward_input(B(s), dattention, d, matrix(w(s, l, ATTN_OUTPUT_WEIGHT), C, C), 0);
-    op->attention_backward(B(s), dqkv, dattention, activation(s, a->qkv, N, 3 * C), attention, a->lse,
-                           (ragged){s->offsets, s->stories}, s->options.heads, dropout_at(s->drop, l, SITE_ATTENTION));
+    op->attention_backward(B(s), dqkv, dattention, activation(s, a->qkv, N, 3 * C), attention, a->lse, s->rows,
+                           s->options.heads, dropout_at(s->drop, l, SITE_ATTENTION));
     tensor norm1 = activation(s, a->norm1, N, C);
     if (norms_again(&s->options)) {
         norm1_forward(s, l, a->attention); /* which has been used */

@@ -55,6 +55,7 @@ struct student {
     int ffn_rows;   /* F */
     float *logits, *dlogits;         /* (head_rows,V), (A); one array where both are fp32 */
     double *norm;                    /* of the gradient */
+    student_ppo_sums *sums;          /* of the PPO loss */
     float *per_token[6], *per_story; /* uploads of the PPO calls */
 
     int32_t *tokens, *positions, *targets, *slots, *offsets;
@@ -73,7 +74,8 @@ struct student {
     int weights_stale; /* written since the backend was told */
 
     /* The last forward, for the calls that go on from it. */
-    int N, stories;
+    int N;
+    ragged rows;
     dropout drop;
 
     void *memory[64]; /* what student_destroy releases */

@@ -38,7 +38,7 @@ int student_advantages(student *s, const student_batch *batch, const float *mask
     const op_table *op = OPS(s);
     op->upload(B(s), s->story_offsets, batch->offsets, (size_t)(batch->stories + 1) * sizeof(int32_t));
     op->upload(B(s), s->per_story, scores, (size_t)batch->stories * sizeof(float));
-    ragged rows = {s->story_offsets, batch->stories};
+    ragged rows = {s->story_offsets, batch->stories, 0};
     enum { MASK, LOGPROB, REFERENCE, VALUES, REWARDS, RETURNS };
     put(s, MASK, mask, N);
     put(s, LOGPROB, logprob, N);
@@ -79,22 +79,24 @@ int student_ppo_backward(student *s, const float *mask, const float *old_logprob
     put(s, 2, old_value, N);
     put(s, 3, advantages, N);
     put(s, 4, returns, N);
-    memset(sums, 0, sizeof *sums);
-    sums->size = sizeof *sums;
     float **x = s->per_token;
     op->ppo_loss(B(s), s->dlogprob, s->dvalue, s->logprob, s->entropy, s->value, x[0], x[1], x[2], x[3], x[4],
-                 (size_t)N, o, sums);
-    if (!isfinite(sums->policy_loss) || !isfinite(sums->value_loss))
-        return fail(message, capacity, STUDENT_E_NUMBERS, "ppo loss is not finite");
-    if (o->scale == 0)
-        return STUDENT_OK;
-    head_backward(s, 0);
-    tensor dvalue = matrix(s->dvalue, N, 1);
-    op->matmul_backward_input(B(s), activation(s, s->narrow, N, C), dvalue,
-                              matrix(parameter(s, STUDENT_WEIGHTS, head), 1, C), 1);
-    op->matmul_backward_weight(B(s), matrix(parameter(s, STUDENT_GRADIENTS, head), 1, C),
-                               parameter(s, STUDENT_GRADIENTS, head + 1), dvalue, activation(s, s->hidden, N, C));
-    trunk_backward(s);
+                 (size_t)N, o, s->sums);
+    if (o->scale != 0) {
+        head_backward(s, 0);
+        tensor dvalue = matrix(s->dvalue, N, 1);
+        op->matmul_backward_input(B(s), activation(s, s->narrow, N, C), dvalue,
+                                  matrix(parameter(s, STUDENT_WEIGHTS, head), 1, C), 1);
+        op->matmul_backward_weight(B(s), matrix(parameter(s, STUDENT_GRADIENTS, head), 1, C),
+                                   parameter(s, STUDENT_GRADIENTS, head + 1), dvalue, activation(s, s->hidden, N, C));
+        trunk_backward(s);
+    }
+    op->download(B(s), sums, s->sums, sizeof *sums);
+    sums->size = sizeof *sums;
     const char *error = op->error(B(s));
-    return error ? fail(message, capacity, STUDENT_E_CAPABILITY, "%s", error) : STUDENT_OK;
+    if (error)
+        return fail(message, capacity, STUDENT_E_CAPABILITY, "%s", error);
+    return isfinite(sums->policy_loss) && isfinite(sums->value_loss)
+               ? STUDENT_OK
+               : fail(message, capacity, STUDENT_E_NUMBERS, "ppo loss is not finite");
 }

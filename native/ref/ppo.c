@@ -2,6 +2,7 @@
  * compute_advantages, loss; core.py: masked_whiten). Arrays are packed; the
  * columns of a story are its tokens but the last. */
 #include <math.h>
+#include <string.h>
 
 #include "ref.h"
 
@@ -80,6 +81,7 @@ void ref_ppo_loss(backend *b, float *dlogprob, float *dvalue, const float *logpr
                   student_ppo_sums *sums)
 {
     (void)b;
+    memset(sums, 0, sizeof *sums);
     double c = options->clip, vc = options->value_clip, weight = options->scale / options->token_count;
     for (size_t t = 0; t < count; t++) {
         dlogprob[t] = dvalue[t] = 0;

@@ -116,7 +116,7 @@ void test_attention(backend *b, backend *r, const int32_t *offsets, int stories,
         return forget();
     for (int k = 0; k < 2; k++) {
         backend *z = both[k];
-        rows[k] = (ragged){on(z, offsets, (size_t)(stories + 1) * sizeof *offsets), stories};
+        rows[k] = (ragged){on(z, offsets, (size_t)(stories + 1) * sizeof *offsets), stories, offsets[0]};
         all[k] = rows_on(z, qkv, N, 3 * C);
         out[k] = rows_on(z, nothing, N, C);
         dqkv[k] = rows_on(z, nothing, N, 3 * C);

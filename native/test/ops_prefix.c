@@ -58,7 +58,7 @@ void test_prefix(backend *b, const int32_t *offsets, int stories, int heads, int
     float *outs[2], *lses[2], *gradients[2];
     for (int k = 0; k < 2; k++) {
         size_t count = (size_t)rows[k] * (size_t)C, scores = (size_t)rows[k] * (size_t)heads;
-        ragged r = {on(b, rows_of[k], (size_t)(stories + 1) * sizeof(int32_t)), stories};
+        ragged r = {on(b, rows_of[k], (size_t)(stories + 1) * sizeof(int32_t)), stories, rows_of[k][0]};
         tensor x = rows_on(b, inputs[k], rows[k], 3 * C), out = rows_on(b, filled(count, 1), rows[k], C);
         tensor d = rows_on(b, filled(3 * count, 1), rows[k], 3 * C);
         float *lse = floats_on(b, filled(scores, 1), scores);

@@ -145,14 +145,14 @@ static void residual_backward(void)
 
 static void attention_forward(void)
 {
-    ragged rows = {p.offsets, p.stories};
+    ragged rows = {p.offsets, p.stories, p.offsets[0]};
     p.b->ops->attention_forward(p.b, matrix(p.result, p.rows, p.out), p.keep[0], matrix(p.input[0], p.rows, 3 * p.out),
                                 rows, p.heads, p.drop);
 }
 
 static void attention_backward(void)
 {
-    ragged rows = {p.offsets, p.stories};
+    ragged rows = {p.offsets, p.stories, p.offsets[0]};
     p.b->ops->attention_backward(p.b, matrix(p.gradient[0], p.rows, 3 * p.out), matrix(p.d, p.rows, p.out),
                                  matrix(p.input[0], p.rows, 3 * p.out), matrix(p.result, p.rows, p.out), p.keep[0],
                                  rows, p.heads, p.drop);

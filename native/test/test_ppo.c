@@ -44,7 +44,7 @@ static float *vector(backend *b, const float *values)
 
 static void rewards_and_advantages(backend *b, const char *isa)
 {
-    ragged rows = {on(b, offsets, sizeof offsets), 3};
+    ragged rows = {on(b, offsets, sizeof offsets), 3, 0};
     float *rewards = vector(b, NULL), *raw = vector(b, NULL), *returns = vector(b, NULL), *white = vector(b, NULL);
     float *mask_b = vector(b, mask), *scores_b = on(b, scores, sizeof scores), *logprob_b = vector(b, logprob);
     float *reference_b = vector(b, reference), *value_b = vector(b, value), *whitened = vector(b, NULL);
@@ -80,9 +80,11 @@ static void losses(backend *b, const char *isa)
         now[t] = logprob[t] + moved[t];
     student_ppo_options options = {
         .size = sizeof options, .clip = .2f, .value_clip = .2f, .value_coefficient = .1f, .token_count = 5, .scale = 1};
-    student_ppo_sums s = {.size = sizeof s};
+    student_ppo_sums s, *sums = on(b, &(student_ppo_sums){0}, sizeof s);
     b->ops->ppo_loss(b, dlogprob_b, dvalue_b, vector(b, now), vector(b, NULL), vector(b, new_value), vector(b, mask),
-                     vector(b, logprob), vector(b, value), vector(b, white), vector(b, returns), TOKENS, &options, &s);
+                     vector(b, logprob), vector(b, value), vector(b, white), vector(b, returns), TOKENS, &options,
+                     sums);
+    back(b, &s, sums, sizeof s);
     const float *dlogprob = floats_back(b, dlogprob_b, TOKENS);
     double n = s.tokens, mean = s.return_ / n;
     near(isa, "tokens", n, 5, 0);
@@ -120,7 +122,7 @@ static void many(backend *b, backend *r, const char *isa)
             in[k][t] = k ? sinf((float)(t * (k + 3))) : (t % 11 > 3 && t % 90 < 80);
     student_ppo_options options = {
         .size = sizeof options, .clip = .2f, .value_clip = .2f, .value_coefficient = .1f, .token_count = N, .scale = 1};
-    student_ppo_sums sums[2] = {{.size = sizeof *sums}, {.size = sizeof *sums}};
+    student_ppo_sums sums[2];
     const float *out[2][OUTPUTS];
     float pad[2];
     backend *both[2] = {b, r};
@@ -131,12 +133,13 @@ static void many(backend *b, backend *r, const char *isa)
             i[k] = floats_on(z, in[k], ROOM);
         for (int k = 0; k < OUTPUTS; k++)
             o[k] = floats_on(z, in[0], ROOM);
-        ragged rows = {on(z, starts, sizeof starts), STORIES};
+        ragged rows = {on(z, starts, sizeof starts), STORIES, 0};
         z->ops->ppo_rewards(z, o[0], i[0], i[1], i[2], i[3], rows, .2f, 2);
         pad[side] = z->ops->whiten(z, o[1], o[0], i[0], (size_t)N, 0);
         z->ops->gae(z, o[2], o[3], o[1], i[4], i[0], rows, .99f, .95f, pad[side]);
-        z->ops->ppo_loss(z, o[4], o[5], i[2], i[5], i[6], i[0], i[3], i[4], i[7], i[8], (size_t)N, &options,
-                         sums + side);
+        student_ppo_sums *on_z = on(z, sums, sizeof *sums);
+        z->ops->ppo_loss(z, o[4], o[5], i[2], i[5], i[6], i[0], i[3], i[4], i[7], i[8], (size_t)N, &options, on_z);
+        back(z, sums + side, on_z, sizeof *sums);
         for (int k = 0; k < OUTPUTS; k++)
             out[side][k] = floats_back(z, o[k], ROOM);
     }
