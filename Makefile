@@ -63,7 +63,7 @@ cuda: check-tools
 
 # What scripts/gpu-check runs, in bin/, to be carried to a box with a card.
 gpu-binaries: build cuda
-	cp $(BUILD)/test_ops $(BUILD)/test_ppo $(BUILD)/test_matmul bin/
+	cp $(BUILD)/test_ops $(BUILD)/test_ppo $(BUILD)/test_matmul $(BUILD)/test_run bin/
 
 # Registers, shared memory and spills of every kernel.
 cuda-resources: cuda
@@ -85,7 +85,7 @@ lint: native $(VENV)/stamp
 
 ASAN := -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTUDENT_SANITIZE=ON -DONCEUPON_CUDA=OFF -DONCEUPON_EMULATION=ON
 TSAN := -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTUDENT_TSAN=ON -DONCEUPON_CUDA=OFF -DONCEUPON_EMULATION=ON
-NATIVE_TESTS := test_ops test_ppo test_gradients
+NATIVE_TESTS := test_ops test_ppo test_gradients test_run
 EMULATED := ^emulation$$$$|^cuda_
 
 # The native tests under AddressSanitizer and UndefinedBehaviorSanitizer, and

@@ -31,6 +31,7 @@ bool covers(const blocks &all, const void *memory, size_t bytes)
 cudaError_t take(blocks &all, void **memory, size_t bytes)
 {
     *memory = nullptr;
+    emulation::counts.allocations++;
     if (posix_memalign(memory, 256, bytes ? bytes : 1))
         return report(cudaErrorMemoryAllocation);
     memset(*memory, 0xff, bytes); /* NaN: a read of what was never written shows */

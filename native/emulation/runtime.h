@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <tuple>
 
+#include "counts.h"
 #include "schedule.h"
 
 enum cudaError_t {
@@ -137,6 +138,8 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **function, 
 
 namespace emulation
 {
+/* Of emulation_counted. */
+extern emulation_counts counts;
 /* Keeps an error for cudaGetLastError. */
 cudaError_t report(cudaError_t error);
 /* EMULATION_DEVICE stands for machines that the tests cannot have: none, old

@@ -28,6 +28,12 @@ typedef std::lock_guard<std::recursive_mutex> held;
 static std::set<emulation_stream *> streams;
 static emulation_stream default_stream;
 
+emulation_counts emulation::counts;
+extern "C" __attribute__((visibility("default"))) const emulation_counts *emulation_counted(void)
+{
+    return &emulation::counts;
+}
+
 static emulation_stream *of(cudaStream_t stream) { return stream ? stream : &default_stream; }
 
 /* A card that is gone stays gone. */
@@ -71,6 +77,7 @@ cudaError_t launch(cudaStream_t stream, dim3 grid, dim3 dimensions, size_t share
         return report(cudaErrorInvalidConfiguration);
     if (lost())
         return report(cudaErrorLaunchFailure);
+    counts.launches++;
     return enqueue(stream, [=] { run(grid, dimensions, shared_bytes, body); });
 }
 } // namespace emulation
@@ -94,6 +101,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     if (emulation::capturing(stream))
         return report(cudaErrorStreamCaptureUnsupported);
+    emulation::counts.waits++;
     emulation::drain(stream);
     return cudaSuccess;
 }
@@ -101,6 +109,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) { return of(stream)->work.empty
 cudaError_t cudaDeviceSynchronize()
 {
     held lock(guard);
+    emulation::counts.waits++;
     for (emulation_stream *s : streams)
         if (!s->capture)
             emulation::drain(s);
@@ -131,6 +140,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
+    emulation::counts.waits++;
     if (event->stream)
         emulation::drain(event->stream);
     return cudaSuccess;
@@ -182,6 +192,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph,
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream)
 {
+    emulation::counts.graphs++;
     /* The work is copied: the graph may be destroyed once it has been launched. */
     return emulation::enqueue(stream, [work = executable->work] {
         for (const auto &step : work)

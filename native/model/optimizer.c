@@ -74,6 +74,10 @@ int student_copy_weights(student *to, student *from, char *message, size_t capac
         return fail(message, capacity, STUDENT_E_ARGUMENT, "students of different shapes");
     if (strcmp(OPS(to)->name, OPS(from)->name) || strcmp(B(to)->isa, B(from)->isa))
         return fail(message, capacity, STUDENT_E_ARGUMENT, "students on different backends");
+    /* Each backend has its own order of work: the weights are there before they
+     * are copied, and are not changed before they have been. */
+    char none;
+    OPS(from)->download(B(from), &none, from->arrays[STUDENT_WEIGHTS], 0);
     int shared = to->parameter_count < from->parameter_count ? to->parameter_count : from->parameter_count;
     for (int i = 0; i < shared; i++) {
         student_parameter p;
@@ -81,6 +85,7 @@ int student_copy_weights(student *to, student *from, char *message, size_t capac
         OPS(to)->copy(B(to), parameter(to, STUDENT_WEIGHTS, i), parameter(from, STUDENT_WEIGHTS, i),
                       (size_t)p.rows * (size_t)p.cols * sizeof(float));
     }
+    OPS(to)->download(B(to), &none, to->arrays[STUDENT_WEIGHTS], 0);
     to->weights_stale = 1;
     return STUDENT_OK;
 }

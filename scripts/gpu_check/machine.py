@@ -9,7 +9,7 @@ EMULATED = os.environ.get("ONCEUPON_CUDA_EMULATED", "")
 LIBRARY = os.path.realpath(EMULATED) if EMULATED else os.path.join(BIN, "libstudent_cuda.so")
 PROGRAM = os.path.join(BIN, "onceupon")
 # The emulation needs no `make gpu-binaries`: its tests are where the processor's build has them.
-TESTS = {t: os.path.join(ROOT, "build", "cpu", t) if EMULATED else os.path.join(BIN, t) for t in ("test_ops", "test_ppo", "test_matmul")}
+TESTS = {t: os.path.join(ROOT, "build", "cpu", t) if EMULATED else os.path.join(BIN, t) for t in ("test_ops", "test_ppo", "test_matmul", "test_run")}
 GOLDEN = next((p for p in (os.path.join(ROOT, d, "shared", "data", "golden") for d in ("..", ".")) if os.path.isdir(p)), "")
 LISTED = {"name": "any", "sm": "90", "memory_mib": 80_000, "watts": 0, "emulated": bool(EMULATED)}
 

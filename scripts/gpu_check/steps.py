@@ -21,6 +21,13 @@ def cases(output, step):
         step["status"] = "failed"
 
 
+def same_bits(output, step):
+    digest, status = re.findall(r"digest (\w+), status (\d)", output)[-1]
+    step["figures"] = f"digest {digest}"
+    if status != "0":
+        step["status"] = "failed"
+
+
 def sanitizer(output, step):
     errors = re.findall(r"(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)", output)
     step["figures"] = f"{sum(int(a or b) for a, b in errors)} errors"
@@ -76,9 +83,10 @@ def table(card):
     built = os.path.exists(LIBRARY) and all(os.path.exists(p) for p in (PROGRAM, *TESTS.values()))
     all_steps = [] if built else [Step("build", 600, ["make", "-s", "gpu-binaries", f"CUDA_ARCHITECTURES={card['sm']}{'a' if card['sm'] == '90' else ''}-real"], None)]
     all_steps += [
-        Step("ops", 50, [TESTS["test_ops"], "cuda", *few], cases),
+        Step("ops", 40, [TESTS["test_ops"], "cuda", *few], cases),
         Step("ppo", 15, [TESTS["test_ppo"], "cuda", *few], cases),
-        Step("matmul", 35, [TESTS["test_matmul"], *few], cases),
+        Step("matmul", 30, [TESTS["test_matmul"], *few], cases),
+        Step("run", 15, [TESTS["test_run"], "cuda", *few], same_bits),
     ]
     for kind in ("gpt2", "ppo"):
         all_steps.append(Step(f"{kind}-traces", 25, onceupon("verify", kind, os.path.join(GOLDEN, kind), "--backend", "cuda"), traces,
