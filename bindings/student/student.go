@@ -140,7 +140,6 @@ type Model struct {
 	options    Options
 	handle     *C.student
 	parameters []Parameter
-	drawn      []float32 // what Fill writes at a time, kept: garbage of every parameter would count as the student's memory
 }
 
 const messageBytes = 512
@@ -316,10 +315,7 @@ func (m *Model) Write(a Array, i int, src []float32) error {
 // ever holding all of them.
 func (m *Model) Fill(a Array, i int, next func() float32) error {
 	var message [messageBytes]C.char
-	if m.drawn == nil {
-		m.drawn = make([]float32, 1<<14)
-	}
-	part := m.drawn
+	part := make([]float32, 1<<14)
 	for first, count := 0, m.parameters[i].Count(); first < count; first += len(part) {
 		part = part[:min(len(part), count-first)]
 		for j := range part {

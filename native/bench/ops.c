@@ -98,8 +98,8 @@ OP(attention_backward)
 OP(attention_decode)
 {
     OPS->attention_decode(B, rows_of(b, 0, b->stories, b->C), rows_of(b, 1, b->stories, 3 * b->C),
-                          rows_of(b, 2, b->stories * b->length, 2 * b->C), b->length, 0, b->slots, b->positions, b->H,
-                          (dropout){0});
+                          (tensor){b->x[2], b->stories * b->length, 2 * b->C, OPS->cache}, b->length, 0, b->slots,
+                          b->positions, b->H, (dropout){0});
 }
 static tensor wide(student_bench *b, int i) { return rows_of(b, i, b->N, 4 * b->C); }
 OP(gelu_forward) { OPS->gelu_forward(B, wide(b, 0), wide(b, 1)); }
@@ -218,7 +218,7 @@ static void set_cost(student_bench *b, const op_case *c)
         return;
     case DECODE:
         k->flops = 4 * C * b->stories * T;
-        k->bytes = element * b->stories * (T * 2 * C + 4 * C);
+        k->bytes = b->stories * ((double)tensor_element(OPS->cache) * T * 2 * C + element * 4 * C);
         return;
     }
     k->flops = c->flops * elements;

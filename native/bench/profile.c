@@ -138,8 +138,6 @@ TIMED(residual_layernorm_forward, PLAIN,
       b, out, norm, mean, rstd, a, x, gain, bias, epsilon, drop)
 TIMED(matmul_gelu_forward, product(x.rows, x.cols, up.cols),
       (backend * b, tensor gelu, tensor up, tensor x, tensor w, const float *bias), b, gelu, up, x, w, bias)
-TIMED(matmul_gelu_forward_packed, product(x.rows, x.cols, gelu.cols),
-      (backend * b, tensor gelu, tensor x, const float *packed, const float *bias), b, gelu, x, packed, bias)
 TIMED(matmul_gelu_backward, product(dup.rows, dup.cols, dout.cols),
       (backend * b, tensor dup, tensor dout, tensor w, tensor up), b, dup, dout, w, up)
 
@@ -181,7 +179,6 @@ int student_profile_start(student *s, student_profile **out, char *message, size
     PUT(adamw)
     PUT(residual_layernorm_forward)
     PUT(matmul_gelu_forward)
-    PUT(matmul_gelu_forward_packed)
     PUT(matmul_gelu_backward)
     s->backend.ops = &p->ops;
     *out = p;

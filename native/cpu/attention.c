@@ -57,31 +57,36 @@ static void forward_task(void *argument, int task, int worker)
     int h = task % j->heads, N = j->out.rows, C = j->out.cols, D = C / j->heads;
     part a = part_of(j->rows, task / j->heads);
     int width = padded(a.keys);
-    size_t stride = 3 * (size_t)C, k_stride = stride, v_stride = stride,
-           keys_floats = (size_t)a.keys * (size_t)padded(D);
-    const float *q = j->qkv.data + h * D;
+    size_t stride = 3 * (size_t)C, k_stride = stride, v_stride = stride, whole = (size_t)padded(D),
+           keys_floats = (size_t)a.keys * whole;
+    const float *x = j->qkv.data + h * D;
     float *scratch = scratch_of(j->b, worker), scale = 1 / sqrtf((float)D);
-    float *keys = take(&scratch, (size_t)D * (size_t)width), *p = take(&scratch, QUERIES * (size_t)width);
-    float *factors = take(&scratch, (size_t)width + 2 * DROPOUT_BLOCK), *room = take(&scratch, keys_floats);
-    const float *k = joined(room, q + C, &k_stride, a, D);
-    turn(keys, k, k_stride, a.keys, D);
-    const float *v = joined(room, q + 2 * C, &v_stride, a, D);
-    if (!a.shared)
-        v = whole_rows(room, v, &v_stride, a.keys, D);
+    operand *keys = take_operands(&scratch, whole * (size_t)width), *packed = take_operands(&scratch, keys_floats);
+    operand *q_rows = take_operands(&scratch, QUERIES * whole);
+    float *p = take(&scratch, QUERIES * (size_t)width), *room = take(&scratch, keys_floats);
+    float *factors = take(&scratch, (size_t)width + 2 * DROPOUT_BLOCK);
+    const float *side_by_side = joined(room, x + C, &k_stride, a, D);
+    const operand *k = packed_rows(packed, side_by_side, &k_stride, a.keys, D);
+    turn(keys, k, k_stride, a.keys, depth(D));
+    side_by_side = joined(room, x + 2 * C, &v_stride, a, D);
+    const operand *v = stacked_rows(packed, side_by_side, &v_stride, a.keys, D);
     for (int n = a.begin; n < a.end; n += QUERIES) {
         int rows = a.end - n < QUERIES ? a.end - n : QUERIES, first = a.shared + n - a.begin, last = first + rows;
         float inverse[QUERIES];
-        scores(p, (size_t)width, q + (size_t)n * stride, stride, rows, keys, (size_t)width, last, D, scale);
+        size_t q_stride = stride;
+        const operand *q = packed_rows(q_rows, x + (size_t)n * stride, &q_stride, rows, D);
+        scores(p, (size_t)width, q, q_stride, rows, keys, (size_t)width, last, depth(D), scale);
         for (int r = 0; r < rows; r++) {
             int count = first + r + 1;
-            float *x = p + (size_t)r * (size_t)width;
-            inverse[r] = weights(x, count, &j->lse[(size_t)h * N + n + r], j->drop,
+            float *row = p + (size_t)r * (size_t)width;
+            inverse[r] = weights(row, count, &j->lse[(size_t)h * N + n + r], j->drop,
                                  ((uint64_t)h * N + n + r) * ATTENTION_STRIDE, factors);
             for (int i = count; i < last; i++)
-                x[i] = 0;
+                row[i] = 0;
+            pack_row((operand *)row, row, last);
         }
-        mix(j->out.data + (size_t)n * C + h * D, (size_t)C, p, (size_t)width, rows, v, v_stride, last, D, NULL,
-            inverse);
+        mix(j->out.data + (size_t)n * C + h * D, (size_t)C, (operand *)p, (size_t)width, rows, v, v_stride, depth(last),
+            D, NULL, inverse);
     }
 }
 
@@ -121,56 +126,81 @@ static void copy_rows(float *to, size_t stride, const float *x, size_t width, in
         memcpy(to + (size_t)t * stride, x + (size_t)t * width, (size_t)D * sizeof(float));
 }
 
+/* Weights of the rows, paired with each other as the gradients of keys and
+ * values sum over them. */
+static const operand *paired_weights(operand *to, const float *w, size_t *stride, int rows, int keys)
+{
+    return PAIR == 1 ? (const operand *)w : stacked_rows(to, w, stride, rows, keys);
+}
+
 /* dq of a part's rows, dk and dv of its own keys. The task of the prefix goes on
  * through the rows of the stories, in their order: scores are computed once
  * more, but nothing is kept between tasks, and no sum depends on the threads. */
 static void backward_task(void *argument, int task, int worker)
 {
+    enum { ROWS = QUERIES * PAIR };
     const job *j = argument;
     int h = task % j->heads, N = j->out.rows, C = j->out.cols, D = C / j->heads;
     part a = part_of(j->rows, task / j->heads);
-    int own = a.end - a.begin, width = padded(a.keys);
-    size_t stride = 3 * (size_t)C, whole = (size_t)padded(D), keys_floats = (size_t)a.keys * whole;
+    int own = a.end - a.begin;
+    size_t width = (size_t)padded(a.keys), stride = 3 * (size_t)C, whole = (size_t)padded(D),
+           keys_floats = (size_t)a.keys * whole;
     size_t k_stride = stride, v_stride = stride;
-    float *scratch = scratch_of(j->b, worker), scale = 1 / sqrtf((float)D), unit[QUERIES];
-    float *keys = take(&scratch, (size_t)D * (size_t)width), *values = take(&scratch, (size_t)D * (size_t)width);
-    float *p = take(&scratch, QUERIES * (size_t)width), *ds = take(&scratch, QUERIES * (size_t)width);
+    float *scratch = scratch_of(j->b, worker), scale = 1 / sqrtf((float)D);
+    operand *keys = take_operands(&scratch, whole * width), *values = take_operands(&scratch, whole * width);
+    float *p = take(&scratch, ROWS * width), *ds = take(&scratch, ROWS * width);
+    operand *pairs = take_operands(&scratch, QUERIES * width), *packed = take_operands(&scratch, keys_floats);
     float *dk = take(&scratch, keys_floats), *dv = take(&scratch, keys_floats), *room = take(&scratch, keys_floats);
-    float *q_rows = take(&scratch, QUERIES * whole), *dy_rows = take(&scratch, QUERIES * whole);
-    float *factors = take(&scratch, (size_t)width + 2 * DROPOUT_BLOCK);
-    const float *x = j->qkv.data + h * D;
-    const float *v = joined(room, x + 2 * C, &v_stride, a, D);
-    turn(values, v, v_stride, a.keys, D);
-    const float *k = joined(room, x + C, &k_stride, a, D);
-    turn(keys, k, k_stride, a.keys, D);
-    if (!a.shared)
-        k = whole_rows(room, k, &k_stride, a.keys, D);
+    operand *q_rows = take_operands(&scratch, ROWS * whole), *dy_rows = take_operands(&scratch, ROWS * whole);
+    operand *q_stack = take_operands(&scratch, QUERIES * whole), *dy_stack = take_operands(&scratch, QUERIES * whole);
+    float *factors = take(&scratch, width + 2 * DROPOUT_BLOCK);
+    const float *x = j->qkv.data + h * D, *side_by_side = joined(room, x + 2 * C, &v_stride, a, D);
+    const operand *k = packed_rows(packed, side_by_side, &v_stride, a.keys, D);
+    turn(values, k, v_stride, a.keys, depth(D));
+    side_by_side = joined(room, x + C, &k_stride, a, D);
+    size_t row_stride = k_stride;
+    k = packed_rows(packed, side_by_side, &row_stride, a.keys, D);
+    turn(keys, k, row_stride, a.keys, depth(D));
+    k = stacked_rows(packed, side_by_side, &k_stride, a.keys, D);
     memset(dk, 0, (size_t)own * whole * sizeof(float));
     memset(dv, 0, (size_t)own * whole * sizeof(float));
-    for (int r = 0; r < QUERIES; r++)
-        unit[r] = 1;
     for (int n = a.begin, rows; n < a.seen_until; n += rows) {
         int end = n < a.end ? a.end : a.seen_until, first = a.shared + n - a.begin;
-        rows = end - n < QUERIES ? end - n : QUERIES;
+        rows = end - n < ROWS ? end - n : ROWS;
         int last = first + rows < a.keys ? first + rows : a.keys;
-        size_t q_stride = stride, dy_stride = (size_t)C;
+        size_t q_stride = stride, qs_stride = stride, dy_stride = (size_t)C, dys_stride = (size_t)C;
         const float *dout = j->dout.data + (size_t)n * C + h * D, *y = j->out.data + (size_t)n * C + h * D;
-        const float *q = whole_rows(q_rows, x + (size_t)n * stride, &q_stride, rows, D);
-        const float *dy = whole_rows(dy_rows, dout, &dy_stride, rows, D);
-        scores(p, (size_t)width, q, q_stride, rows, keys, (size_t)width, last, D, scale);
-        scores(ds, (size_t)width, dy, dy_stride, rows, values, (size_t)width, last, D, 1);
+        const operand *q = packed_rows(q_rows, x + (size_t)n * stride, &q_stride, rows, D);
+        const operand *dy = packed_rows(dy_rows, dout, &dy_stride, rows, D);
+        const operand *qs = stacked_rows(q_stack, x + (size_t)n * stride, &qs_stride, rows, D);
+        const operand *dys = stacked_rows(dy_stack, dout, &dys_stride, rows, D);
+        for (int r = 0; r < rows; r += QUERIES) {
+            int some = rows - r < QUERIES ? rows - r : QUERIES;
+            scores(p + (size_t)r * width, width, q + (size_t)r * q_stride, q_stride, some, keys, width, last, depth(D),
+                   scale);
+            scores(ds + (size_t)r * width, width, dy + (size_t)r * dy_stride, dy_stride, some, values, width, last,
+                   depth(D), 1);
+        }
         for (int r = 0; r < rows; r++) {
             int count = first + r + 1 < last ? first + r + 1 : last;
             float through = dot_product(dout + (size_t)r * C, y + (size_t)r * C, D);
-            slopes(p + (size_t)r * (size_t)width, ds + (size_t)r * (size_t)width, count, last,
-                   j->lse[(size_t)h * N + n + r], through, scale, j->drop, ((uint64_t)h * N + n + r) * ATTENTION_STRIDE,
-                   factors);
+            slopes(p + (size_t)r * width, ds + (size_t)r * width, count, last, j->lse[(size_t)h * N + n + r], through,
+                   scale, j->drop, ((uint64_t)h * N + n + r) * ATTENTION_STRIDE, factors);
         }
-        if (n < a.end)
-            mix(j->dqkv.data + (size_t)n * stride + h * D, stride, ds, (size_t)width, rows, k, k_stride, last, D, NULL,
-                unit);
-        spread(dk, whole, ds + a.shared, (size_t)width, rows, q, q_stride, last - a.shared);
-        spread(dv, whole, p + a.shared, (size_t)width, rows, dy, dy_stride, last - a.shared);
+        size_t w_stride = width;
+        const operand *w = paired_weights(pairs, p + a.shared, &w_stride, rows, last - a.shared);
+        spread(dv, whole, w, w_stride, depth(rows), dys, dys_stride, last - a.shared);
+        w_stride = width;
+        w = paired_weights(pairs, ds + a.shared, &w_stride, rows, last - a.shared);
+        spread(dk, whole, w, w_stride, depth(rows), qs, qs_stride, last - a.shared);
+        for (int r = 0; r < rows && n < a.end; r += QUERIES) {
+            int some = rows - r < QUERIES ? rows - r : QUERIES;
+            float *slope = ds + (size_t)r * width;
+            for (int i = 0; i < some; i++)
+                pack_row((operand *)slope + (size_t)i * width, slope + (size_t)i * width, last);
+            mix(j->dqkv.data + (size_t)(n + r) * stride + h * D, stride, (operand *)slope, width, some, k, k_stride,
+                depth(last), D, NULL, NULL);
+        }
     }
     float *to = j->dqkv.data + (size_t)a.begin * stride + C + h * D;
     copy_rows(to, stride, dk, whole, own, D);

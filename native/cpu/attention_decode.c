@@ -2,10 +2,12 @@
  * training forward: the tiles are the same, and a score is the same chain of
  * multiply-adds.
  *
- * Layout of the cache, per slot: keys, then values, each [head]. Values are
- * [context][D]. Keys come in blocks of LANES positions, [block][D][LANES], the
- * last one as narrow as the context leaves it: scores of LANES positions are
- * one vector, and no key is turned when it is read. */
+ * The cache, of operands (attention_operands.h), begins with the positions that
+ * all slots share; those that a slot has for itself follow, slot by slot. Each
+ * part is keys, then values, both [head]. Values are [depth(position)][D]. Keys
+ * come in blocks of LANES positions, which are [LANES][depth(D)] until the last
+ * position is there, so that a token writes one row, and [depth(D)][LANES] from
+ * then on, so that scores of LANES positions are one vector. */
 #include "attention_row.h"
 #include "attention_tile.h"
 
@@ -18,130 +20,198 @@ void CPU_NAME(cpu_attention_decode)(backend *b, tensor out, tensor qkv, tensor c
 typedef struct job {
     backend *b;
     tensor out, qkv;
-    float *cache;
+    operand *cache;
     const int32_t *slots, *positions;
     int heads, context, shared, stored;
     dropout drop;
 } job;
 
-static inline float *slot_of(float *cache, int slot, int context, int C)
+/* One head of a part: it begins at position `first`, which is even where keys
+ * are paired: a slot of its own may begin with a copy of the last shared value. */
+typedef struct part {
+    operand *keys, *values;
+    int first;
+} part;
+
+static part shared_part(const job *j, int h)
 {
-    return cache + (size_t)slot * (size_t)context * 2 * (size_t)C;
+    int C = j->out.cols, D = C / j->heads, room = depth(j->shared) * PAIR;
+    operand *values = j->cache + (size_t)room * (size_t)j->heads * (size_t)depth(D);
+    return (part){j->cache + (size_t)h * room * depth(D), values + (size_t)h * (room / PAIR) * D, 0};
 }
 
-/* Width of the block of keys that position t lies in. */
-static inline int block_width(int t, int context)
+static part own_part(const job *j, int n, int h)
 {
-    int left = context - t / LANES * LANES;
-    return left < LANES ? left : LANES;
+    if (j->positions[n] < j->shared)
+        return shared_part(j, h);
+    int C = j->out.cols, D = C / j->heads, first = j->shared / PAIR * PAIR;
+    size_t before = (size_t)depth(j->shared) * PAIR, room = (size_t)depth(j->context - first) * PAIR;
+    size_t keys = (size_t)j->heads * (size_t)depth(D);
+    operand *slot = j->cache + before * keys + before / PAIR * (size_t)C +
+                    (size_t)j->slots[n] * (room * keys + room / PAIR * (size_t)C);
+    return (part){slot + (size_t)h * room * depth(D), slot + room * keys + (size_t)h * (room / PAIR) * D, first};
 }
 
-static void store_head(const job *j, int n, int h)
+/* The new key and value of a row; `room` is for a block of keys. */
+static void store_head(const job *j, int n, int h, operand *room)
 {
-    int C = j->out.cols, D = C / j->heads, t = j->positions[n], width = block_width(t, j->context);
+    int C = j->out.cols, D = C / j->heads, t = j->positions[n], size = depth(D);
     const float *row = j->qkv.data + (size_t)n * 3 * (size_t)C + (size_t)C + h * D;
-    float *keys = slot_of(j->cache, j->slots[n], j->context, C) + (size_t)h * j->context * D;
-    float *key = keys + (size_t)(t / LANES) * LANES * D + t % LANES;
-    for (int d = 0; d < D; d++)
-        key[(size_t)d * width] = row[d];
-    memcpy(keys + ((size_t)j->context * C + (size_t)t * D), row + C, (size_t)D * sizeof(float));
+    part own = own_part(j, n, h);
+    int i = t - own.first;
+    operand *block = own.keys + (size_t)i / LANES * LANES * (size_t)size, *value = own.values + (size_t)(i / PAIR) * D;
+    pack_row(block + (size_t)(i % LANES) * (size_t)size, row, D);
+    if (i % LANES == LANES - 1) {
+        turn(room, block, (size_t)size, LANES, size);
+        memcpy(block, room, LANES * (size_t)size * sizeof *block);
+    }
+    if (i % PAIR == 0)
+        pack_stack(value, row + C, NULL, D);
+    else
+        pack_second(value, t == j->shared ? shared_part(j, h).values + (size_t)(t / PAIR) * D : value, row + C, D);
 }
 
-static void store_task(void *argument, int n, int worker)
+/* One head of all rows, in their order: a block of keys is turned by one worker. */
+static void store_task(void *argument, int h, int worker)
 {
-    (void)worker;
     const job *j = argument;
-    for (int h = 0; h < j->heads; h++)
-        store_head(j, n, h);
+    for (int n = 0; n < j->out.rows; n++)
+        store_head(j, n, h, (operand *)scratch_of(j->b, worker));
+}
+
+/* Positions of row n's part that are in the cache. */
+static int stored_keys(const job *j, int n, int first)
+{
+    int last = n;
+    while (j->stored && last + 1 < j->out.rows && j->slots[last + 1] == j->slots[n] &&
+           (j->positions[last + 1] < j->shared) == (j->positions[n] < j->shared))
+        last++;
+    return j->positions[last] + 1 - first;
 }
 
 /* p[block * LANES + lane] = scale * q . key for G whole blocks. */
-static inline __attribute__((always_inline)) void score_blocks(float *p, const float *q, const float *keys, int D,
+static inline __attribute__((always_inline)) void score_blocks(float *p, const operand *q, const operand *keys, int n,
                                                                float scale, const int G)
 {
     vec acc[BLOCKS];
 #pragma GCC unroll 8
     for (int g = 0; g < G; g++)
         acc[g] = vec_set(0);
-    for (int d = 0; d < D; d++) {
-        vec x = vec_set(q[d]);
+    for (int d = 0; d < n; d++) {
+        operands x = operands_set(q[d]);
 #pragma GCC unroll 8
         for (int g = 0; g < G; g++)
-            acc[g] = vec_fma(x, vec_load(keys + ((size_t)g * D + d) * LANES), acc[g]);
+            acc[g] = multiply_add(x, operands_load(keys + ((size_t)g * (size_t)n + (size_t)d) * LANES), acc[g]);
     }
 #pragma GCC unroll 8
     for (int g = 0; g < G; g++)
         vec_store(p + g * LANES, acc[g] * vec_set(scale));
 }
 
-static void scores_of(float *p, const float *q, const float *keys, int count, int context, int D, float scale)
+/* Scores of `count` keys, of which `stored` are there, in n operands each. */
+static void scores_of(float *p, const operand *q, const operand *keys, int count, int stored, int n, float scale,
+                      operand *room)
 {
-    int t = 0;
-    for (; t + BLOCKS * LANES <= context && t < count; t += BLOCKS * LANES)
-        if (count - t > BLOCKS / 2 * LANES)
-            score_blocks(p + t, q, keys + (size_t)t * D, D, scale, BLOCKS);
+    int t = 0, whole = stored / LANES;
+    for (int left; t < count && (left = whole - t / LANES) > 0;) {
+        const operand *block = keys + (size_t)t * (size_t)n;
+        int wanted = (count - t + LANES - 1) / LANES, g = left < wanted ? left : wanted;
+        if (g >= 8)
+            score_blocks(p + t, q, block, n, scale, g = 8);
+        else if (g >= 4)
+            score_blocks(p + t, q, block, n, scale, g = 4);
+        else if (g >= 2)
+            score_blocks(p + t, q, block, n, scale, g = 2);
         else
-            score_blocks(p + t, q, keys + (size_t)t * D, D, scale, BLOCKS / 2);
-    for (; t + LANES <= context && t < count; t += LANES)
-        score_blocks(p + t, q, keys + (size_t)t * D, D, scale, 1);
-    if (t < count) { /* a last block narrower than a vector */
-        int width = context - t;
-        vec acc = vec_set(0);
-        for (int d = 0; d < D; d++)
-            acc = vec_fma(vec_set(q[d]), vec_load_part(keys + (size_t)t * D + (size_t)d * width, width, 0), acc);
-        vec_store(p + t, acc * vec_set(scale));
+            score_blocks(p + t, q, block, n, scale, g = 1);
+        t += g * LANES;
+    }
+    if (t < count) {
+        turn(room, keys + (size_t)t * (size_t)n, (size_t)n, count - t, n);
+        score_blocks(p + t, q, room, n, scale, 1);
     }
 }
 
-/* The slot's scores of positions `from`..count-1; those before, which may lie
- * in the same block, stay. */
-static void own_scores(float *p, const float *q, const float *keys, int from, int count, int context, int D,
-                       float scale)
+/* The shared scores of QUERIES rows, block by block. */
+static void shared_scores(float *p, size_t width, const operand *q, size_t stride, const operand *keys, int shared,
+                          int n, float scale, operand *room)
 {
-    float before[LANES];
-    int block = from / LANES * LANES;
-    memcpy(before, p + block, sizeof before);
-    scores_of(p + block, q, keys + (size_t)block * D, count - block, context - block, D, scale);
-    memcpy(p + block, before, (size_t)(from - block) * sizeof(float));
+    for (int t = 0; t < shared; t += LANES) {
+        const operand *block = keys + (size_t)t * (size_t)n;
+        if (t + LANES > shared) {
+            turn(room, block, (size_t)n, shared - t, n);
+            block = room;
+        }
+        scores(p + t, width, q, stride, QUERIES, block, LANES, LANES, n, scale);
+    }
 }
 
-/* Rows first..first+rows-1, one head, of which the first `shared` positions are
- * read from slot 0: by all rows at once where they are QUERIES. */
+/* Rows of values as whole vectors, zero filled. */
+static const operand *whole_rows(operand *to, const operand *x, size_t *stride, int rows, int D)
+{
+    size_t width = (size_t)padded(D);
+    *stride = width;
+    if (D % LANES == 0)
+        return x;
+    for (int t = 0; t < rows; t++) {
+        memcpy(to + (size_t)t * width, x + (size_t)t * D, (size_t)D * sizeof *to);
+        memset(to + (size_t)t * width + D, 0, (width - (size_t)D) * sizeof *to);
+    }
+    return to;
+}
+
+/* Asks for memory that is read soon: cores wait for the cache, whose parts are
+ * too short for the processor to run ahead by itself. */
+static inline void fetch(const operand *p, size_t count)
+{
+    for (size_t i = 0; i < count; i += 64 / sizeof *p)
+        __builtin_prefetch(p + i, 0, 2);
+}
+
+/* Rows first..first+rows-1, one head, of which `shared` positions are read from
+ * the part that all share: by all rows at once where they are QUERIES. */
 static void attend(const job *j, int first, int rows, int h, int shared, int worker)
 {
-    int C = j->out.cols, D = C / j->heads, context = j->context;
-    size_t v_stride = (size_t)D, width = (size_t)padded(context), whole = (size_t)padded(D), stride = 3 * (size_t)C;
-    float *scratch = scratch_of(j->b, worker), scale = 1 / sqrtf((float)D), unit[QUERIES];
-    float *p = take(&scratch, QUERIES * width), *factors = take(&scratch, width + 2 * DROPOUT_BLOCK);
-    float *mixed = take(&scratch, QUERIES * whole), *room = take(&scratch, width * whole), inverse[QUERIES];
-    for (int r = 0; r < QUERIES; r++)
-        unit[r] = 1;
-    const float *q = j->qkv.data + (size_t)first * stride + h * D;
-    const float *prefix = j->cache + (size_t)h * context * D;
-    for (int t = 0; t < shared; t += LANES)
-        if (rows == QUERIES && t + LANES <= context)
-            scores(p + t, width, q, stride, rows, prefix + (size_t)t * D, LANES, LANES, D, scale);
-        else
-            for (int r = 0; r < rows; r++)
-                scores_of(p + (size_t)r * width + t, q + (size_t)r * stride, prefix + (size_t)t * D, shared - t,
-                          context - t, D, scale);
+    int C = j->out.cols, D = C / j->heads, size = depth(D);
+    size_t width = (size_t)padded(j->context) + LANES, whole = (size_t)padded(D), stride = 3 * (size_t)C, v_stride;
+    float *scratch = scratch_of(j->b, worker), scale = 1 / sqrtf((float)D), inverse[QUERIES];
+    float *p = take(&scratch, QUERIES * width), *dropped = take(&scratch, width + 2 * DROPOUT_BLOCK);
+    float *mixed = take(&scratch, QUERIES * whole);
+    operand *block = take_operands(&scratch, LANES * whole), *q_rows = take_operands(&scratch, QUERIES * whole);
+    operand *room = take_operands(&scratch, width * whole);
+    const operand *q = packed_rows(q_rows, j->qkv.data + (size_t)first * stride + h * D, &stride, rows, D);
+    part prefix = shared_part(j, h);
+    for (int n = first; n < first + rows; n++) {
+        part own = own_part(j, n, h);
+        fetch(own.keys, (size_t)(j->positions[n] + 1 - own.first) * (size_t)size);
+    }
+    if (rows == QUERIES)
+        shared_scores(p, width, q, stride, prefix.keys, shared, size, scale, block);
     for (int r = 0; r < rows; r++) {
         int n = first + r, count = j->positions[n] + 1;
-        const float *keys = slot_of(j->cache, j->slots[n], context, C) + (size_t)h * context * D;
+        part own = own_part(j, n, h);
         float *x = p + (size_t)r * width;
-        own_scores(x, q + (size_t)r * stride, keys, shared, count, context, D, scale);
+        fetch(own.values, (size_t)depth(count - own.first) * (size_t)D);
+        const operand *query = q + (size_t)r * stride;
+        if (rows < QUERIES)
+            scores_of(x, query, prefix.keys, shared, shared, size, scale, block);
+        float last = x[own.first];
+        scores_of(x + own.first, query, own.keys, count - own.first, stored_keys(j, n, own.first), size, scale, block);
+        if (own.first < shared)
+            x[own.first] = last;
         inverse[r] = weights(x, count, NULL, j->drop,
-                             ((uint64_t)n * (uint64_t)j->heads + (uint64_t)h) * ATTENTION_STRIDE, factors);
+                             ((uint64_t)n * (uint64_t)j->heads + (uint64_t)h) * ATTENTION_STRIDE, dropped);
+        pack_row((operand *)x, x, count);
     }
-    const float *values = prefix + (size_t)context * C, *v = whole_rows(room, values, &v_stride, shared, D);
-    mix(mixed, whole, p, width, rows, v, v_stride, shared, D, NULL, unit);
+    const operand *v = whole_rows(room, prefix.values, &v_stride, shared / PAIR, D);
+    mix(mixed, whole, (operand *)p, width, rows, v, v_stride, shared / PAIR, D, NULL, NULL);
     for (int r = 0; r < rows; r++) {
-        int n = first + r, own = j->positions[n] + 1 - shared;
-        values = slot_of(j->cache, j->slots[n], context, C) + ((size_t)h + j->heads) * context * D + (size_t)shared * D;
-        v_stride = (size_t)D;
-        v = whole_rows(room, values, &v_stride, own, D);
-        mix(j->out.data + (size_t)n * C + h * D, 0, p + (size_t)r * width + shared, 0, 1, v, v_stride, own, D,
-            mixed + (size_t)r * whole, inverse + r);
+        int n = first + r;
+        part own = own_part(j, n, h);
+        int pairs = depth(j->positions[n] + 1 - own.first);
+        v = whole_rows(room, own.values, &v_stride, pairs, D);
+        mix(j->out.data + (size_t)n * C + h * D, 0, (operand *)p + (size_t)r * width + own.first / PAIR, 0, 1, v,
+            v_stride, pairs, D, mixed + (size_t)r * whole, inverse + r);
     }
 }
 
@@ -154,17 +224,17 @@ static void decode_task(void *argument, int task, int worker)
     for (int n = first; n < first + rows; n++) {
         after &= j->positions[n] >= j->shared;
         if (!j->stored)
-            store_head(j, n, h);
+            store_head(j, n, h, (operand *)scratch_of(j->b, worker));
     }
     if (after)
         attend(j, first, rows, h, j->shared, worker);
-    else /* tokens of the prefix itself: each has its own part of it before it */
+    else /* tokens that are shared themselves: each sees its own part of them */
         for (int n = first; n < first + rows; n++)
             attend(j, n, 1, h, j->positions[n] < j->shared ? 0 : j->shared, worker);
 }
 
-/* Whether every row has a slot of its own, and none of the shared ones: then it
- * may store its key when it attends, while the cache lines are at hand. */
+/* Whether every row has a slot of its own, and none is shared: then it may
+ * store its key when it attends, while the cache lines are at hand. */
 static int all_differ(const job *j)
 {
     int n = j->out.rows;
@@ -186,7 +256,7 @@ void CPU_NAME(cpu_attention_decode)(backend *b, tensor out, tensor qkv, tensor c
     job j = {.b = b,
              .out = out,
              .qkv = qkv,
-             .cache = cache.data,
+             .cache = (operand *)cache.data,
              .context = context,
              .shared = shared,
              .slots = slots,
@@ -194,7 +264,7 @@ void CPU_NAME(cpu_attention_decode)(backend *b, tensor out, tensor qkv, tensor c
              .heads = heads,
              .drop = drop};
     if (!all_differ(&j)) {
-        thread_pool_run(cpu(b)->pool, out.rows, store_task, &j);
+        thread_pool_run(cpu(b)->pool, heads, store_task, &j);
         j.stored = 1;
     }
     thread_pool_run(cpu(b)->pool, (out.rows + QUERIES - 1) / QUERIES * heads, decode_task, &j);

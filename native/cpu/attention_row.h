@@ -3,6 +3,7 @@
 #ifndef ONCEUPON_ATTENTION_ROW_H
 #define ONCEUPON_ATTENTION_ROW_H
 
+#include "attention_operands.h"
 #include "cpu.h"
 #include "dropout.h"
 #include "simd.h"
@@ -17,6 +18,8 @@ static inline float *take(float **scratch, size_t floats)
     *scratch += (floats + 15) / 16 * 16;
     return p;
 }
+
+static inline operand *take_operands(float **scratch, size_t count) { return (operand *)take(scratch, count); }
 
 static inline float *scratch_of(backend *b, int worker)
 {
@@ -52,7 +55,7 @@ static inline float exponentials(float *x, float max, int count)
     return vec_sum(sum);
 }
 
-/* Scores of one query become weights, up to the factor that is returned; lse
+/* Scores of one query become weights, up to the operand that is returned; lse
  * may be NULL. */
 static inline float weights(float *x, int count, float *lse, dropout drop, uint64_t element, float *factors)
 {

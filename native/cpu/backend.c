@@ -5,8 +5,9 @@
 
 #include "cpu.h"
 
-#define WIDEST_PANEL 32 /* widest COLS of gemm.c */
-#define LEAST_PANELS 4  /* of the shared factor, a depth block each */
+#define WIDEST_PANEL 32     /* widest COLS of gemm.c */
+#define LEAST_PANELS 4      /* of the shared factor, a depth block each */
+#define LEAST_SCRATCH 65536 /* partial sums of elementwise.c */
 
 void cpu_destroy(backend *b);
 
@@ -24,15 +25,17 @@ size_t cpu_packed_floats(const backend_limits *limits)
 size_t cpu_scratch_floats(const backend_limits *limits)
 {
     size_t T = ((size_t)limits->context + 15) / 16 * 16, D = ((size_t)limits->head_width + 15) / 16 * 16;
-    /* Keys and values turned, dk, dv, keys side by side; two blocks of at most 6
-     * rows of scores, of q and of dout; dropout factors. */
-    size_t attention = T * (5 * D + 12 + 1) + 12 * D + 1024;
-    return attention > cpu_packed_rows() ? attention : cpu_packed_rows();
+    /* Keys and values turned, packed keys, dk, dv, keys side by side; two blocks of
+     * at most 12 rows of scores, one of 6 pairs; q and dout of a block, by rows and
+     * by pairs; dropout factors. */
+    size_t attention = T * (6 * D + 2 * 12 + 6 + 1) + 36 * D + 1024;
+    return attention > LEAST_SCRATCH ? attention : LEAST_SCRATCH;
 }
 
 size_t backend_cpu_workspace(const backend_limits *limits)
 {
-    return (cpu_packed_floats(limits) + (size_t)limits->threads * cpu_scratch_floats(limits)) * sizeof(float);
+    return (cpu_packed_floats(limits) + (size_t)limits->threads * (cpu_packed_rows() + cpu_scratch_floats(limits))) *
+           sizeof(float);
 }
 
 static int supported(const char *isa)
@@ -70,6 +73,7 @@ void cpu_destroy(backend *b)
     if (!s)
         return;
     thread_pool_destroy(s->pool);
+    free(s->packed_a);
     free(s->packed_b);
     free(s->scratch);
     free(s);
@@ -107,10 +111,11 @@ int backend_cpu_create(backend *b, const backend_limits *limits, char *message, 
         s->packed_b_size = cpu_packed_floats(limits);
         s->scratch_size = cpu_scratch_floats(limits);
         s->pool = thread_pool_create(limits->threads);
+        s->packed_a = host_allocate(b, (size_t)limits->threads * cpu_packed_rows() * sizeof(float));
         s->packed_b = host_allocate(b, s->packed_b_size * sizeof(float));
         s->scratch = host_allocate(b, (size_t)limits->threads * s->scratch_size * sizeof(float));
     }
-    if (!s || !s->pool || !s->packed_b || !s->scratch) {
+    if (!s || !s->pool || !s->packed_a || !s->packed_b || !s->scratch) {
         cpu_destroy(b);
         snprintf(message, capacity, "no memory or threads for the cpu backend (%d threads)", limits->threads);
         return STUDENT_E_MEMORY;

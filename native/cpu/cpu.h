@@ -9,9 +9,9 @@
 typedef struct cpu_state {
     op_table ops; /* the ISA's, with the variants that were asked for */
     thread_pool *pool;
-    float *packed_b;      /* shared factor of a multiplication (gemm.c) */
-    size_t packed_b_size; /* floats */
-    float *scratch;       /* [threads][scratch_size]: what a worker of one op keeps to itself */
+    float *packed_a, *packed_b; /* factors of a multiplication (gemm.c): [threads][cpu_packed_rows()], shared */
+    size_t packed_b_size;       /* floats */
+    float *scratch;             /* [threads][scratch_size] */
     size_t scratch_size;
 } cpu_state;
 
@@ -39,25 +39,24 @@ typedef struct gemm_arguments {
     size_t a_row, a_col, b_row, b_col;
     const float *bias; /* [N] or NULL */
     float *sum;        /* [M] or NULL: sum[m] += sum_k a(m,k); needs a_row = 1 */
-    float *gelu;       /* as out, or NULL: GELU of out, which it may be itself */
+    float *gelu;       /* as out, or NULL: GELU of out */
     const float *up;   /* as out, or NULL: out is multiplied by the slope of GELU there */
     int accumulate;
 } gemm_arguments;
 
 /* Rows of a factor that a worker packs at a time, and their elements of four
- * bytes: a depth block (DEPTH in gemm_fp32.h, gemm_bf16.h) each, and a padding, or
- * panels of 14 rows in the room of 16. The highest tile may read 16 rows further. */
+ * bytes: a depth block (DEPTH in gemm_fp32.h, gemm_bf16.h) and a padding each.
+ * The highest tile may read 16 rows further. */
 #define GEMM_DEPTH 384
 #define GEMM_BLOCK_ROWS 112
 #define GEMM_FEW_ROWS 256 /* that meet a panel of the other factor only once */
-static inline size_t cpu_packed_rows(void) { return (size_t)(GEMM_FEW_ROWS + 48) * GEMM_DEPTH; }
+static inline size_t cpu_packed_rows(void) { return (size_t)(GEMM_FEW_ROWS + 16) * (GEMM_DEPTH + 16); }
 
 /* Floats of workspace in which the shared factor of a multiplication is packed. */
 size_t cpu_packed_floats(const backend_limits *limits);
 
-/* Floats of scratch that one worker needs: rows that it packs, or attention's
- * backward of one head of the longest story (attention.c), with widths rounded up
- * to 16. */
+/* Floats of scratch that one worker needs: attention's backward of one head
+ * of the longest story (attention.c), with widths rounded up to 16. */
 size_t cpu_scratch_floats(const backend_limits *limits);
 
 /* A kernel that takes the place of an ISA's own where it is asked for by name.

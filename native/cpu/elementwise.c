@@ -5,7 +5,6 @@
 
 #define CHUNK 16384 /* elements of a task */
 
-void CPU_NAME(cpu_zero)(backend *b, void *memory, size_t bytes);
 void CPU_NAME(cpu_embedding_forward)(backend *b, tensor out, tensor wte, tensor wpe, const int32_t *tokens,
                                      const int32_t *positions, dropout drop);
 void CPU_NAME(cpu_embedding_backward)(backend *b, tensor dwte, tensor dwpe, tensor dout, const int32_t *tokens,
@@ -37,20 +36,6 @@ static void run_chunks(backend *b, job *j, thread_body body)
 
 #define FOR_CHUNK(j, task)                                                                                             \
     for (size_t i = (size_t)(task) * CHUNK, end = i + CHUNK < (j)->count ? i + CHUNK : (j)->count; i < end; i += LANES)
-
-static void zero_task(void *argument, int task, int worker)
-{
-    (void)worker;
-    const job *j = argument;
-    size_t i = (size_t)task * CHUNK, count = j->count - i < CHUNK ? j->count - i : CHUNK;
-    memset((char *)j->to + i, 0, count);
-}
-
-void CPU_NAME(cpu_zero)(backend *b, void *memory, size_t bytes)
-{
-    job j = {.to = memory, .count = bytes};
-    run_chunks(b, &j, zero_task);
-}
 
 static void embed_task(void *argument, int n, int worker)
 {

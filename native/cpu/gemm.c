@@ -39,14 +39,14 @@
 #define BLOCK_COLS 1024                       /* of out in a task that comes back to it for the next depth block */
 #define FEW_ROWS_COLS 128                     /* of a task that packs all rows for itself, at least */
 #define SUM_VECTORS 7                         /* columns of a task's rows, added up side by side */
-#define SLAB 8 /* rows that are packed together when columns are contiguous: as many as the first cache has ways */
+#define SLAB 16                               /* rows that are packed together when columns are contiguous */
 
 void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g);
 void CPU_NAME(cpu_gemm_pack)(backend *b, float *to, const gemm_arguments *g);
 
 typedef struct job {
     const gemm_arguments *g;
-    packed *packed_a, *packed_b; /* [workers][a_room] of the scratch, panels of the span */
+    packed *packed_a, *packed_b; /* [workers][a_room], panels of the span */
     size_t a_room;
     int k0, span;
     int panels_a, panels_b, row_blocks, col_blocks;
@@ -70,7 +70,7 @@ static void pack_panel(const gemm_arguments *g, packed *to, int n, int count, in
     if (g->b_col == 1)
         pack_straight(to, b, g->b_row, count, COLS, depth);
     else
-        pack_turned(to, b, g->b_col, count, depth);
+        pack_turned(to, b, g->b_col, count, COLS, depth);
 }
 
 /* A depth block of one panel whose rows are contiguous in k; or, where columns
@@ -149,8 +149,8 @@ static void pack_rows(const gemm_arguments *g, packed *to, int m0, int m1, int k
         int slab = least(SLAB, depth - from);
         const float *a = g->a + (size_t)(k + from) * g->a_col;
         for (int m = m0; m < m1; m += ROWS)
-            pack_straight(to + (size_t)((m - m0) / ROWS) * panel_size(PANEL_ROWS, depth) + panel_size(PANEL_ROWS, from),
-                          a + m, g->a_col, g->M - m, PANEL_ROWS, slab);
+            pack_straight(to + (size_t)((m - m0) / ROWS) * panel_size(ROWS, depth) + panel_size(ROWS, from), a + m,
+                          g->a_col, least(ROWS, m1 - m), ROWS, slab);
         if (with_sum)
             add_columns(g->sum + m0, a + m0, g->a_col, m1 - m0, slab);
     }
@@ -170,8 +170,7 @@ static void finish(const gemm_arguments *g, int m, int n, int rows, int cols, co
                 x = x * gelu_slope(load(g->up + at, cols - c));
             if (g->gelu)
                 store(g->gelu + at, cols - c, gelu_value(x));
-            if (g->gelu != g->out)
-                store(g->out + at, cols - c, x);
+            store(g->out + at, cols - c, x);
         }
 }
 
@@ -206,7 +205,7 @@ static inline __attribute__((always_inline)) void multiply_tiles(const gemm_argu
     static const float zeros[COLS];
     float sums[ROWS * COLS];
     int through = last && fused(g), fresh = first && !g->accumulate, cols = least(COLS, g->N - n);
-    size_t panel_a = whole_rows ? (size_t)ROWS * A_STRIDE : panel_size(PANEL_ROWS, depth);
+    size_t panel_a = whole_rows ? (size_t)ROWS * A_STRIDE : panel_size(ROWS, depth);
     fetch nothing = fetch_nothing(b);
     for (int m = m0; m < m1; m += ROWS, a += panel_a) {
         int rows = least(ROWS, m1 - m), whole = cols == COLS && rows == tile_rows(rows);
@@ -317,9 +316,9 @@ static void start_job(job *j, backend *b, const gemm_arguments *g)
 {
     /* The workspace holds fp32 or pairs of bf16, both four bytes. */
     *j = (job){.g = g,
-               .packed_a = (packed *)cpu(b)->scratch,
+               .packed_a = (packed *)cpu(b)->packed_a,
                .packed_b = (packed *)cpu(b)->packed_b,
-               .a_room = cpu(b)->scratch_size,
+               .a_room = cpu_packed_rows(),
                .span = g->K};
     j->panels_a = (g->M + ROWS - 1) / ROWS;
     j->panels_b = (g->N + COLS - 1) / COLS;
@@ -331,7 +330,7 @@ static void start_job(job *j, backend *b, const gemm_arguments *g)
 static void share_out(job *j, int threads)
 {
     j->row_blocks = (j->panels_a + BLOCK_PANELS - 1) / BLOCK_PANELS;
-    j->col_blocks = j->span > DEPTH ? (j->g->N + BLOCK_COLS - 1) / BLOCK_COLS : 1;
+    j->col_blocks = j->g->K > DEPTH ? (j->g->N + BLOCK_COLS - 1) / BLOCK_COLS : 1;
     if (j->row_blocks >= 2 * threads)
         j->row_blocks = (j->row_blocks + threads - 1) / threads * threads;
     else
@@ -344,11 +343,10 @@ static void multiply_columns(backend *b, const gemm_arguments *g, int room)
 {
     job j;
     start_job(&j, b, g);
+    share_out(&j, thread_pool_size(cpu(b)->pool));
     /* Spans of about the same length: each goes once more over out. */
     int blocks = (g->K + DEPTH - 1) / DEPTH, most = room / j.panels_b, spans = (blocks + most - 1) / most;
     int whole = (blocks + spans - 1) / spans * DEPTH;
-    j.span = least(whole, g->K);
-    share_out(&j, thread_pool_size(cpu(b)->pool));
     for (j.k0 = 0; j.k0 < g->K; j.k0 += j.span) {
         j.span = least(whole, g->K - j.k0);
         thread_pool_run(cpu(b)->pool, pack_tasks(&j), pack_task, &j);
@@ -368,8 +366,7 @@ void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g)
     }
     int room = (int)(cpu(b)->packed_b_size / panel_size(COLS, DEPTH)), panels = (g->N + COLS - 1) / COLS;
     int threads = thread_pool_size(cpu(b)->pool);
-    size_t rows = by_rows(g) ? 0 : (size_t)((g->M + ROWS - 1) / ROWS) * panel_size(PANEL_ROWS, DEPTH);
-    if (g->M <= GEMM_FEW_ROWS && rows <= cpu_packed_rows() && g->N >= threads * FEW_ROWS_COLS && threads <= room) {
+    if (g->M <= GEMM_FEW_ROWS && g->N >= threads * FEW_ROWS_COLS && threads <= room) {
         job j;
         start_job(&j, b, g);
         j.col_blocks = ((g->N + BLOCK_COLS - 1) / BLOCK_COLS + threads - 1) / threads * threads;

@@ -8,7 +8,6 @@
 #include "simd.h"
 
 #define ROWS 14
-#define PANEL_ROWS 16 /* as in gemm_fp32.h, like all that follows */
 #define VECTORS 2
 #define COLS (VECTORS * LANES)
 #define DEPTH (2 * GEMM_DEPTH)
@@ -25,32 +24,32 @@ static inline __m512 load_first(const float *p, int n)
                       : _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
 }
 
-static inline void pack_turned(packed *to, const float *x, size_t row, int count, int depth)
+static inline void store_first(packed *to, int n, __m512i x)
+{
+    _mm512_mask_storeu_epi32(to, (__mmask16)(n >= LANES ? 0xffff : (1u << n) - 1), x);
+}
+
+static inline void pack_turned(packed *to, const float *x, size_t row, int count, int width, int depth)
 {
     int pairs = (depth + 1) / 2;
-    for (int first = 0; first < COLS; first += LANES)
+    for (int first = 0; first < width; first += LANES) {
+        int left = width - first < LANES ? width - first : LANES;
         for (int pair = 0; pair < pairs; pair += LANES) {
             vec r[LANES];
             int k = 2 * pair;
-            if (count - first >= LANES && depth - k >= 2 * LANES) {
 #pragma GCC unroll 16
-                for (int i = 0; i < LANES; i++) {
-                    const float *from = x + (size_t)(first + i) * row + k;
-                    r[i] = (vec)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + LANES), _mm512_loadu_ps(from));
-                }
-            } else {
-#pragma GCC unroll 16
-                for (int i = 0; i < LANES; i++) {
-                    const float *from = x + (size_t)(first + i) * row + k;
-                    r[i] = first + i < count ? (vec)_mm512_cvtne2ps_pbh(load_first(from + LANES, depth - k - LANES),
-                                                                        load_first(from, depth - k))
-                                             : vec_set(0);
-                }
+            for (int i = 0; i < LANES; i++) {
+                const float *from = x + (size_t)(first + i) * row + k;
+                r[i] = first + i < count && i < left
+                           ? (vec)_mm512_cvtne2ps_pbh(load_first(from + LANES, depth - k - LANES),
+                                                      load_first(from, depth - k))
+                           : vec_set(0);
             }
             vec_transpose(r);
             for (int i = 0; i < LANES && pair + i < pairs; i++)
-                vec_store((float *)to + (size_t)(pair + i) * COLS + first, r[i]);
+                store_first(to + (size_t)(pair + i) * (size_t)width + first, left, (__m512i)r[i]);
         }
+    }
 }
 
 /* Numbers of two rows in pairs. */
@@ -63,14 +62,23 @@ static inline __m512i paired(__m512 low, __m512 high)
 
 static inline void pack_straight(packed *to, const float *x, size_t col, int count, int width, int depth)
 {
-    for (int k = 0; k < depth; k += 2, x += 2 * col, to += width)
-        for (int i = 0; i < width; i += LANES) {
-            int both = k + 1 < depth;
-            const float *low = x + i, *high = low + col;
-            _mm512_storeu_si512(to + i, count - i >= LANES && both ? paired(_mm512_loadu_ps(low), _mm512_loadu_ps(high))
-                                                                   : paired(load_first(low, count - i),
-                                                                            load_first(high, both ? count - i : 0)));
+    int pairs = (depth + 1) / 2;
+    for (int first = 0; first < width; first += LANES) {
+        int left = width - first, there = count - first;
+        packed *into = to + first;
+        const float *from = x + first;
+        for (int pair = 0; pair < pairs; pair++, into += width, from += 2 * col) {
+            int both = 2 * pair + 1 < depth;
+            __m512i v = there >= LANES
+                            ? paired(_mm512_loadu_ps(from), both ? _mm512_loadu_ps(from + col) : _mm512_setzero_ps())
+                            : paired(load_first(from, there), load_first(from + col, both ? there : 0));
+            /* Past a narrow row lies the next one, which is written later. */
+            if (left >= LANES || pair + 1 < pairs)
+                _mm512_storeu_si512(into, v);
+            else
+                store_first(into, left, v);
         }
+    }
 }
 
 static inline void pack_row(packed *to, const float *x, int depth)
@@ -98,7 +106,7 @@ static inline __attribute__((always_inline)) void multiply_add(__m512 acc[ROWS][
             acc[r][0] = _mm512_dpbf16_ps(acc[r][0], x, b0);
             acc[r][1] = _mm512_dpbf16_ps(acc[r][1], x, b1);
         }
-        a += by_rows ? 1 : PANEL_ROWS;
+        a += by_rows ? 1 : ROWS;
         b += COLS;
     }
     *ahead = f;
@@ -117,8 +125,7 @@ static inline __attribute__((always_inline)) void tile(float *out, size_t out_ro
             acc[r][v] = _mm512_loadu_ps(start + r * start_row + v * LANES);
     int pairs = (depth + 1) / 2, k = fetch_count(soon, pairs);
     multiply_add(acc, a, b, k, rows, by_rows, soon);
-    multiply_add(acc, a + (size_t)k * (by_rows ? 1 : PANEL_ROWS), b + (size_t)k * COLS, pairs - k, rows, by_rows,
-                 ahead);
+    multiply_add(acc, a + (size_t)k * (by_rows ? 1 : ROWS), b + (size_t)k * COLS, pairs - k, rows, by_rows, ahead);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2

@@ -2,7 +2,6 @@
  * multiply-add at a time over the depth. */
 #include "simd.h"
 
-#define PANEL_ROWS LANES /* of a panel of rows: those of a tile, padded to a vector */
 #if LANES == 16
 #define ROWS 14
 #elif LANES == 8
@@ -21,40 +20,54 @@ typedef float packed;
 /* Elements of a panel of `width` rows and this depth. */
 static inline size_t panel_size(int width, int depth) { return (size_t)width * (size_t)depth; }
 
-/* A panel [depth][COLS] from rows that are contiguous in k: blocks of
- * LANES x LANES are turned in registers. Past `count` rows are zeros. */
-static inline void pack_turned(packed *to, const float *x, size_t row, int count, int depth)
+/* A panel [depth][width] from rows that are contiguous in k: blocks of
+ * LANES x LANES are turned in registers. A row of the panel may be narrower
+ * than a vector, so a store runs over into the next row, which comes later. */
+static inline void pack_turned(packed *to, const float *x, size_t row, int count, int width, int depth)
 {
-    for (int first = 0; first < COLS; first += LANES) {
-        int k = 0;
+    for (int first = 0; first < width; first += LANES) {
+        int left = width - first < LANES ? width - first : LANES, k = 0;
         for (; k + LANES <= depth; k += LANES) {
             vec r[LANES];
-            if (count - first >= LANES) {
+            int there = count - first < left ? count - first : left;
+            if (there == LANES) {
 #pragma GCC unroll 16
                 for (int i = 0; i < LANES; i++)
                     r[i] = vec_load(x + (size_t)(first + i) * row + k);
             } else {
 #pragma GCC unroll 16
                 for (int i = 0; i < LANES; i++)
-                    r[i] = first + i < count ? vec_load(x + (size_t)(first + i) * row + k) : vec_set(0);
+                    r[i] = i < there ? vec_load(x + (size_t)(first + i) * row + k) : vec_set(0);
             }
             vec_transpose(r);
-            for (int i = 0; i < LANES; i++)
-                vec_store(to + (size_t)(k + i) * COLS + first, r[i]);
+            float *block = to + (size_t)k * (size_t)width + first;
+            int whole = k + LANES < depth || left == LANES ? LANES : LANES - 1;
+            for (int i = 0; i < whole; i++)
+                vec_store(block + (size_t)i * (size_t)width, r[i]);
+            if (whole < LANES)
+                vec_store_part(block + (size_t)whole * (size_t)width, left, r[whole]);
         }
         for (; k < depth; k++)
-            for (int i = 0; i < LANES; i++)
-                to[(size_t)k * COLS + first + i] = first + i < count ? x[(size_t)(first + i) * row + k] : 0;
+            for (int i = 0; i < left; i++)
+                to[(size_t)k * (size_t)width + first + i] = first + i < count ? x[(size_t)(first + i) * row + k] : 0;
     }
 }
 
-/* A panel [depth][width], of whole vectors, from columns that are contiguous in i. */
+/* The same from columns that are contiguous in i. */
 static inline void pack_straight(packed *to, const float *x, size_t col, int count, int width, int depth)
 {
-    for (int k = 0; k < depth; k++, x += col, to += width)
-        for (int i = 0; i < width; i += LANES)
-            vec_store(to + i,
-                      count - i >= LANES ? vec_load(x + i) : vec_load_part(x + i, count > i ? count - i : 0, 0));
+    for (int k = 0; k < depth; k++)
+        for (int first = 0; first < width; first += LANES) {
+            const float *from = x + k * col + first;
+            float *into = to + (size_t)k * (size_t)width + first;
+            int left = width - first, there = count > first ? count - first : 0;
+            vec v = there >= LANES ? vec_load(from) : vec_load_part(from, there, 0);
+            /* Past a narrow row lies the next one, which is written later. */
+            if (left >= LANES || k + 1 < depth)
+                vec_store(into, v);
+            else
+                vec_store_part(into, left & (LANES - 1), v);
+        }
 }
 
 /* A row that is contiguous in k stays a row: the tile reads single elements. */
@@ -83,7 +96,7 @@ static inline __attribute__((always_inline)) void multiply_add(vec acc[ROWS][VEC
             acc[r][0] = vec_fma(x, b0, acc[r][0]);
             acc[r][1] = vec_fma(x, b1, acc[r][1]);
         }
-        a += by_rows ? 1 : PANEL_ROWS;
+        a += by_rows ? 1 : ROWS;
         b += COLS;
     }
     *ahead = f;
@@ -118,13 +131,12 @@ static inline __attribute__((always_inline)) void tile(float *out, size_t out_ro
             acc[r][v] = vec_load(start + r * start_row + v * LANES);
 #ifdef STRIP
     for (int k = 0; k < depth; k += STRIP)
-        strip(acc, a + (size_t)k * (by_rows ? 1 : PANEL_ROWS), b + (size_t)k * COLS,
-              depth - k < STRIP ? depth - k : STRIP, rows, by_rows, soon->rows > 0 ? soon : ahead);
+        strip(acc, a + (size_t)k * (by_rows ? 1 : ROWS), b + (size_t)k * COLS, depth - k < STRIP ? depth - k : STRIP,
+              rows, by_rows, soon->rows > 0 ? soon : ahead);
 #else
     int k = fetch_count(soon, depth);
     multiply_add(acc, a, b, k, rows, by_rows, soon);
-    multiply_add(acc, a + (size_t)k * (by_rows ? 1 : PANEL_ROWS), b + (size_t)k * COLS, depth - k, rows, by_rows,
-                 ahead);
+    multiply_add(acc, a + (size_t)k * (by_rows ? 1 : ROWS), b + (size_t)k * COLS, depth - k, rows, by_rows, ahead);
 #endif
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)

@@ -11,8 +11,6 @@ void CPU_NAME(cpu_matmul_forward_packed)(backend *b, tensor out, tensor x, const
 void CPU_NAME(cpu_matmul_backward_input)(backend *b, tensor dx, tensor dout, tensor w, int accumulate);
 void CPU_NAME(cpu_matmul_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x);
 void CPU_NAME(cpu_matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w, const float *bias);
-void CPU_NAME(cpu_matmul_gelu_forward_packed)(backend *b, tensor gelu, tensor x, const float *packed,
-                                              const float *bias);
 void CPU_NAME(cpu_matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
 
 /* out = x times what is still to be named, b or packed_b. */
@@ -55,22 +53,11 @@ void CPU_NAME(cpu_matmul_pack)(backend *b, float *packed, tensor w)
         b, packed, &(gemm_arguments){.N = w.rows, .K = w.cols, .b = w.data, .b_row = 1, .b_col = (size_t)w.cols});
 }
 
-static void forward_packed(backend *b, tensor out, tensor x, const float *packed, const float *bias, float *gelu)
+void CPU_NAME(cpu_matmul_forward_packed)(backend *b, tensor out, tensor x, const float *packed, const float *bias)
 {
     gemm_arguments g = of_rows(out, x, bias);
     g.packed_b = packed;
-    g.gelu = gelu;
     CPU_NAME(cpu_gemm)(b, &g);
-}
-
-void CPU_NAME(cpu_matmul_forward_packed)(backend *b, tensor out, tensor x, const float *packed, const float *bias)
-{
-    forward_packed(b, out, x, packed, bias, NULL);
-}
-
-void CPU_NAME(cpu_matmul_gelu_forward_packed)(backend *b, tensor gelu, tensor x, const float *packed, const float *bias)
-{
-    forward_packed(b, gelu, x, packed, bias, gelu.data);
 }
 
 static void backward_input(backend *b, tensor dx, tensor dout, tensor w, int accumulate, const float *up)

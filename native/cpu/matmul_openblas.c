@@ -106,7 +106,6 @@ int cpu_matmul_openblas(op_table *table, const backend_limits *limits, const cha
     table->matmul_backward_input = matmul_backward_input;
     table->matmul_backward_weight = matmul_backward_weight;
     table->matmul_gelu_forward = NULL;
-    table->matmul_gelu_forward_packed = NULL;
     table->matmul_gelu_backward = NULL;
     return STUDENT_OK;
 }

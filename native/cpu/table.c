@@ -3,7 +3,6 @@
 #include "simd.h"
 
 void cpu_destroy(backend *b);
-extern void CPU_NAME(cpu_zero)(backend *b, void *memory, size_t bytes);
 
 #define DECLARE(op) extern __typeof__(ref_##op) CPU_NAME(cpu_##op);
 DECLARE(embedding_forward)
@@ -24,8 +23,6 @@ extern void CPU_NAME(cpu_residual_layernorm_forward)(backend *b, tensor out, ten
                                                      float epsilon, dropout drop);
 extern void CPU_NAME(cpu_matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w,
                                               const float *bias);
-extern void CPU_NAME(cpu_matmul_gelu_forward_packed)(backend *b, tensor gelu, tensor x, const float *packed,
-                                                     const float *bias);
 extern void CPU_NAME(cpu_matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
 DECLARE(gelu_forward)
 DECLARE(gelu_backward)
@@ -40,6 +37,9 @@ DECLARE(adamw)
 /* The ppo ops touch a few thousand numbers a batch: plain loops serve. */
 const op_table CPU_NAME(cpu_ops) = {
     .name = "cpu",
+#if defined(__AVX512BF16__)
+    .cache = TENSOR_BF16,
+#endif
     .head_rows = 256,
     .row_multiple = 1,
     .takes_prefix = 1,
@@ -48,7 +48,7 @@ const op_table CPU_NAME(cpu_ops) = {
     .upload = host_copy,
     .download = host_copy,
     .copy = host_copy,
-    .zero = CPU_NAME(cpu_zero),
+    .zero = host_zero,
     .error = host_error,
     .destroy = cpu_destroy,
     .embedding_forward = CPU_NAME(cpu_embedding_forward),
@@ -74,7 +74,6 @@ const op_table CPU_NAME(cpu_ops) = {
     .adamw = CPU_NAME(cpu_adamw),
     .residual_layernorm_forward = CPU_NAME(cpu_residual_layernorm_forward),
     .matmul_gelu_forward = CPU_NAME(cpu_matmul_gelu_forward),
-    .matmul_gelu_forward_packed = CPU_NAME(cpu_matmul_gelu_forward_packed),
     .matmul_gelu_backward = CPU_NAME(cpu_matmul_gelu_backward),
     .ppo_rewards = ref_ppo_rewards,
     .whiten = ref_whiten,

@@ -12,7 +12,7 @@ static op_table make_table(int activations)
 {
     op_table t = {};
     t.name = "cuda";
-    t.activations = activations;
+    t.activations = t.cache = activations;
     t.head_rows = CUDA_HEAD_ROWS;
     t.row_multiple = CUDA_ROW_MULTIPLE;
     t.takes_prefix = 1;

@@ -8,9 +8,9 @@
  * backend that can (a card) keeps its first error for `error`.
  *
  * Numbers are fp32, but for activations, which have the type that the table
- * names: the rows that go into and come out of multiplications, their
- * gradients, and the cache of decoding. They are marked (A). The residual
- * stream, statistics, weights and weight gradients are always fp32.
+ * names: the rows that go into and come out of multiplications, and their
+ * gradients. They are marked (A). The cache of decoding has a type of its own.
+ * The residual stream, statistics, weights and weight gradients are fp32.
  */
 #ifndef ONCEUPON_OPS_H
 #define ONCEUPON_OPS_H
@@ -91,6 +91,7 @@ HOST_AND_CARD static inline double adamw_gradient_scale(double norm, float max_g
 typedef struct op_table {
     const char *name;
     int activations;  /* type of the tensors marked (A) */
+    int cache;        /* type of the cache of decoding */
     int head_rows;    /* tokens whose logits exist at a time; fixed, so that sums over tokens have one order */
     int row_multiple; /* decode steps come in multiples of so many rows */
     int takes_prefix; /* attention knows tokens that stories share: a batch with a prefix, slots that begin alike */
@@ -149,15 +150,15 @@ typedef struct op_table {
      * values is summed over its own queries and those of all stories. */
     void (*attention_backward)(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out, const float *lse,
                                ragged rows, int heads, dropout drop);
-    /* n tokens of stories: stores its key and value at
-     * (slot, position) of the (A) cache [slots * context][2C] and attends to
-     * positions 0..position of the slot. The first `shared` positions of every
+    /* n tokens of stories: stores its key and value at (slot, position) of the
+     * cache [slots * context][2C], which has room for cache_elements, and attends
+     * to positions 0..position of the slot. The first `shared` positions of every
      * slot are those of slot 0 and lie there alone; a backend without
-     * takes_prefix is given 0. Inside a slot a backend with it may order the
-     * cache as it likes. Same bits as attention_forward. All
-     * rows are stored before any attends, so rows may be tokens of one story
-     * that follow one another. No two rows have the same slot and position but
-     * the copies that fill a step up to row_multiple.
+     * takes_prefix is given 0, one with it may order the cache as it likes. Same
+     * bits as attention_forward. All rows are stored before any attends, so rows
+     * may be tokens of one story that follow one another, in their order; the
+     * positions of a slot rise by one. No two rows have the same slot and
+     * position but the copies that fill a step up to row_multiple.
      * Dropout element of (row, head, key): (row * H + head) * 65536 + key. */
     void (*attention_decode)(backend *b, tensor out, tensor qkv, tensor cache, int context, int shared,
                              const int32_t *slots, const int32_t *positions, int heads, dropout drop);
@@ -227,8 +228,6 @@ typedef struct op_table {
                                        tensor x, const float *gain, const float *bias, float epsilon, dropout drop);
     /* up = matmul_forward of x, gelu = gelu_forward of up. */
     void (*matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w, const float *bias);
-    /* gelu = gelu_forward of matmul_forward_packed of x. */
-    void (*matmul_gelu_forward_packed)(backend *b, tensor gelu, tensor x, const float *packed, const float *bias);
     /* matmul_backward_input of dout into dup, then gelu_backward with up. */
     void (*matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
     /* A sequence of ops that comes again with the same arguments. replay runs
@@ -264,6 +263,13 @@ typedef struct backend_limits {
  * of at most 32, the depth to a pair. */
 static inline size_t matmul_packed_floats(int O, int I) { return ((size_t)O + 31) / 32 * 32 * ((size_t)I + 1); }
 
+/* Room for a cache, enough for every order: where keys or positions go in pairs,
+ * odd ones are filled up. */
+static inline size_t cache_elements(int slots, int context, int heads, int D)
+{
+    return ((size_t)slots * (((size_t)context + 1) / 2 * 2) + 2) * 2 * (size_t)heads * (((size_t)D + 1) / 2 * 2);
+}
+
 /* Fill b; return 0 or a STUDENT_E code with message set. */
 int backend_ref_create(backend *b, const backend_limits *limits, char *message, size_t capacity);
 int backend_cpu_create(backend *b, const backend_limits *limits, char *message, size_t capacity);
@@ -281,7 +287,7 @@ typedef struct backend_description {
     const char *isa; /* NULL: any that no entry before this one names */
     int (*create)(backend *b, const backend_limits *limits, char *message, size_t capacity);
     size_t (*workspace)(const backend_limits *limits); /* may be NULL */
-    int activations, head_rows, row_multiple;          /* as in op_table */
+    int activations, cache, head_rows, row_multiple;   /* as in op_table */
     int packs_weights;                                 /* has matmul_pack */
     int recomputes; /* normalised rows and GELU are computed again in the backward, by the ops of the forward */
     int ffn_rows;   /* tokens of a feed-forward of which one part at a time exists (STUDENT_RECOMPUTE_PAIR), such that

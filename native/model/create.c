@@ -245,7 +245,7 @@ static int reserve_all(student *s, student_memory *plan, int take)
 
     l.account = &plan->cache;
     if (D)
-        s->cache = elements(&l, (size_t)o->layers * D * (size_t)decode_length(o) * 2 * C);
+        s->cache = reserve(&l, (size_t)o->layers * cache_bytes(o));
     if (D && d->packs_weights)
         s->packed = floats(&l, decode_packed_floats(o));
     return l.failed;

@@ -76,11 +76,17 @@ static void project(student *s, tensor out, tensor x, int layer, int which)
 
 int decode_length(const student_options *o) { return o->decode_length ? o->decode_length : o->context; }
 
+size_t cache_bytes(const student_options *o)
+{
+    return cache_elements(o->decode_stories, decode_length(o), o->heads, o->width / o->heads) *
+           tensor_element(backend_describe(o)->cache);
+}
+
 static tensor cache_of(const student *s, int layer)
 {
     const student_options *o = &s->options;
-    tensor all = activation(s, s->cache, o->decode_stories * decode_length(o), 2 * o->width);
-    return tensor_rows(all, (size_t)layer * (size_t)all.rows, all.rows);
+    char *data = (char *)s->cache + (size_t)layer * cache_bytes(o);
+    return (tensor){(float *)data, o->decode_stories * decode_length(o), 2 * o->width, OPS(s)->cache};
 }
 
 /* Rows of a step: n, filled up to the backend's multiple with copies of the
@@ -120,10 +126,7 @@ static void step_ops(student *s, int n, dropout drop)
         project(s, narrow, attention, l, OUTPUT);
         add_and_norm(s, input, norm, s->mean, s->rstd, input, narrow, block_weight(s, l, FFN_NORM_WEIGHT),
                      block_weight(s, l, FFN_NORM_BIAS), dropout_at(drop, l, SITE_PROJECTION));
-        if (s->packed && op->matmul_gelu_forward_packed) {
-            op->matmul_gelu_forward_packed(B(s), gelu, norm, s->packed + packed_at(o, l, UP),
-                                           block_weight(s, l, FFN_UP_BIAS));
-        } else if (s->packed) {
+        if (s->packed) {
             project(s, up, norm, l, UP);
             op->gelu_forward(B(s), gelu, up);
         } else {

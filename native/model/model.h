@@ -65,7 +65,7 @@ struct student {
     uint64_t *host_ids;
     float *host_logprob;
 
-    float *cache; /* (A)[layers][decode_stories][decode_length][2C] */
+    float *cache; /* [layers][decode_stories][decode_length][2C], a layer cache_bytes apart */
     int shared;   /* tokens at the start of all stories, in the cache once */
     /* Weights as decoding reads them: the four matrices of every block, then the
      * head; NULL where the backend has no such form. */
@@ -108,8 +108,9 @@ void add_and_norm(student *s, tensor out, tensor norm, float *mean, float *rstd,
                   const float *bias, dropout drop);
 /* up = x weight^T + bias, gelu of it. */
 void feed_forward_up(student *s, tensor gelu, tensor up, tensor x, tensor weight, const float *bias);
-/* decode.c: positions of a row of s->cache; floats of s->packed. */
+/* decode.c: positions of a row of s->cache, bytes of a layer of it; floats of s->packed. */
 int decode_length(const student_options *o);
+size_t cache_bytes(const student_options *o);
 size_t decode_packed_floats(const student_options *o);
 /* head.c */
 void head_forward(student *s);

@@ -47,9 +47,11 @@ void forget(void);
 /* What bf16 leaves of a bound: so many roundings of a number on its way to the
  * result, each of up to 2^-8 of it. Such errors have a mean square of 2^-16 / 3,
  * or of 2^-16 where elements are few. Attention's forward rounds a weight and the
- * result, decoding the result, backward a weight, a slope that cancels (two) and
+ * result, decoding the result or the weights of a row (one rounding for all of
+ * it: counted as two), backward a weight, a slope that cancels (two) and
  * the result. */
-enum { FORWARD_ROUNDINGS = 2, DECODE_ROUNDINGS = 1, BACKWARD_ROUNDINGS = 4 };
+enum { FORWARD_ROUNDINGS = 2, DECODE_ROUNDINGS = 2, BACKWARD_ROUNDINGS = 4 };
+/* of ops that multiply in the type of the cache */
 double rounded(const backend *b, double bound, int roundings, size_t elements);
 
 /* bound, or what bf16 leaves of it where the op's results are of that type. */

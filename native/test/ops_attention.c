@@ -2,12 +2,29 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "bf16.h"
 #include "matrix.h"
 
 double rounded(const backend *b, double bound, int roundings, size_t elements)
 {
     double few_elements = elements < 64 ? 3 : 1;
-    return b->ops->activations == TENSOR_BF16 ? roundings * few_elements * 0x1p-16 / 3 : bound;
+    return b->ops->cache == TENSOR_BF16 ? roundings * few_elements * 0x1p-16 / 3 : bound;
+}
+
+/* Values of the type that attention multiplies: that of the cache. */
+static float *operands(const backend *b, size_t n, double scale)
+{
+    float *x = activations(b, n, scale);
+    for (size_t i = 0; i < n && b->ops->cache == TENSOR_BF16; i++)
+        x[i] = from_bf16(to_bf16(x[i]));
+    return x;
+}
+
+static tensor cache_on(backend *b, int slots, int context, int heads, int D, double scale)
+{
+    size_t n = cache_elements(slots, context, heads, D);
+    return (tensor){tensor_on(b, filled(n, scale), 1, (int)n, b->ops->cache).data, slots * context, 2 * heads * D,
+                    b->ops->cache};
 }
 
 static int longest_of(const int32_t *offsets, int stories)
@@ -54,7 +71,7 @@ static void step(backend *b, backend *r, const float *qkv, const int32_t *offset
     for (int k = 0; k < 2; k++) {
         backend *z = both[k];
         out[k] = rows_on(z, last, n, C);
-        cache[k] = rows_on(z, filled((size_t)stories * (size_t)context * 2 * (size_t)C, 0), stories * context, 2 * C);
+        cache[k] = cache_on(z, stories, context, heads, D, 0);
         if (before)
             z->ops->attention_decode(z, rows_on(z, told, before, C), rows_on(z, told, before, 3 * C), cache[k], context,
                                      shared, on(z, told_slots, (size_t)before * sizeof *slots),
@@ -77,10 +94,9 @@ static void told(backend *b, tensor forward, const float *qkv, const int32_t *of
                  dropout drop, const char *shape, int at_once)
 {
     int C = heads * D, shared = offsets[0], longest = shared + longest_of(offsets, stories);
-    size_t cached = (size_t)stories * (size_t)longest * 2 * (size_t)C;
     tensor all = rows_on(b, qkv, forward.rows, 3 * C),
            out = rows_on(b, filled(tensor_count(forward), 1), forward.rows, C);
-    tensor cache = rows_on(b, filled(cached, 1), stories * longest, 2 * C);
+    tensor cache = cache_on(b, stories, longest, heads, D, 1);
     int32_t *slot = integers((size_t)forward.rows), *position = integers((size_t)forward.rows);
     for (int s = 0, t = 0; s < stories; s++)
         for (; t < offsets[s + 1]; t++) {
@@ -96,7 +112,9 @@ static void told(backend *b, tensor forward, const float *qkv, const int32_t *of
     }
     /* Decode and forward share their order of summing; on tensor cores forward
      * has another, and rounds weights, which decode does not. */
-    double bound = rounded(b, 0, FORWARD_ROUNDINGS + DECODE_ROUNDINGS, tensor_count(forward));
+    double bound = b->ops->activations == TENSOR_F32
+                       ? 0
+                       : rounded(b, 0, FORWARD_ROUNDINGS + DECODE_ROUNDINGS, tensor_count(forward));
     check(b, at_once == 1 ? "attention_decode" : "attention_decode, rows", shape, tensor_back(b, out),
           tensor_back(b, forward), tensor_count(forward), bound);
 }
@@ -107,7 +125,7 @@ void test_attention(backend *b, backend *r, const int32_t *offsets, int stories,
     int N = offsets[stories], C = heads * D;
     snprintf(shape, sizeof shape, "P%d N%d H%d D%d p%.2f", offsets[0], N, heads, D, drop.probability);
     size_t n = (size_t)N * (size_t)C;
-    float *qkv = activations(b, 3 * n, 2), *dout = activations(b, n, 1), *nothing = filled(3 * n, 1);
+    float *qkv = operands(b, 3 * n, 2), *dout = operands(b, n, 1), *nothing = filled(3 * n, 1);
     tensor out[2], dqkv[2], all[2];
     float *lse[2];
     ragged rows[2];

@@ -131,11 +131,6 @@ static void fused_bits(backend *b, const char *shape, const float *x, const floa
     b->ops->gelu_forward(b, gelu[1], up[1]);
     check_tensor(b, b, "bits of matmul_gelu's up", shape, up[0], up[1], 0);
     check_tensor(b, b, "bits of matmul_gelu_forward", shape, gelu[0], gelu[1], 0);
-    float *packed = b->ops->allocate(b, matmul_packed_floats(O, I) * sizeof(float));
-    b->ops->matmul_pack(b, packed, wb);
-    b->ops->matmul_gelu_forward_packed(b, gelu[0], xb, packed, bias_b);
-    check_tensor(b, b, "bits of matmul_gelu_forward_packed", shape, gelu[0], gelu[1], 0);
-    b->ops->release(b, packed);
     b->ops->matmul_gelu_backward(b, dup[0], dout, wb, side);
     b->ops->matmul_backward_input(b, dup[1], dout, wb, 0);
     b->ops->gelu_backward(b, dup[1], dup[1], side);

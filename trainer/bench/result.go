@@ -35,10 +35,10 @@ type Machine struct {
 }
 
 // limits of a result's backend in GFLOP/s and GB/s; 0 where they are not known.
-// The cpu backend's bf16 is that of its multiplications.
+// The cpu backend's bf16 is that of its multiplications and of attention.
 func (m Machine) limits(op, backend, variant string) (gflops, gbytes float64) {
 	switch {
-	case variant == "avx512bf16" && strings.Contains(op, "matmul"):
+	case variant == "avx512bf16" && (strings.Contains(op, "matmul") || strings.Contains(op, "attention")):
 		return m.BF16GFLOPPerS, m.ReadGBPerS
 	case backend != "cuda":
 		return m.GFLOPPerS, m.ReadGBPerS
