@@ -20,9 +20,12 @@ import (
 
 func library(t *testing.T) *llama.Library {
 	t.Helper()
+	if _, err := judge.FindLlama("", "cpu"); err != nil {
+		t.Skip(err)
+	}
 	l, err := judge.OpenLlama("", "cpu", nil)
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	return l
 }
