@@ -104,6 +104,8 @@ test-native: check-tools $(VENV)/stamp
 # sanitizers; recorded traces and a small run through the program, likewise, a
 # part of them under ThreadSanitizer. The program is built without: it takes the
 # runtime of the sanitizer from LD_PRELOAD, which the library with the kernels asks for.
+# ThreadSanitizer hands a signal on when a call ends, off the stack that Go wants
+# it on: so Go must not preempt by signals there.
 runtime = $(shell cc -print-file-name=lib$(1).so)
 EMULATED_GO = ONCEUPON_CUDA_EMULATED=$(CURDIR)/build/$(1)/native/emulation/libstudent_cuda_emulated.so \
   go test -count 1 -p 1 $(2) ./trainer/trace ./cmd/onceupon
@@ -116,7 +118,7 @@ test-emulation: build recorded
 	$(call EMULATED_GO,emulation,-run 'Emulated|TestScripts/cuda')
 	$(call EMULATED_GO,asan,-exec 'env ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$(call runtime,asan):$(call runtime,ubsan)' \
 	  -run 'Emulated|TestScripts/cuda')
-	$(call EMULATED_GO,tsan,-exec 'env TSAN_OPTIONS=ignore_noninstrumented_modules=1 LD_PRELOAD=$(call runtime,tsan)' \
+	$(call EMULATED_GO,tsan,-exec 'env GODEBUG=asyncpreemptoff=1 TSAN_OPTIONS=ignore_noninstrumented_modules=1 LD_PRELOAD=$(call runtime,tsan)' \
 	  -run 'TRLsEmulated/^equal$$')
 
 # Go skips what it has no data for, and does not say so.
