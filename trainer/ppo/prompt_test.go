@@ -76,8 +76,10 @@ func TestSharedPromptChangesOnlyRounding(t *testing.T) {
 				t.Errorf("%s: column %d has other scores", c.backend, i)
 			}
 		}
+		// Adam divides a gradient's rounding by its size; a row that is wrong or
+		// counted twice moves weights by 1e-4, the learning rate.
 		for i := range weights {
-			near(t, c.backend+": weight with a shared prompt", float64(weights[i]), float64(want[i]), 2e-6)
+			near(t, c.backend+": weight with a shared prompt", float64(weights[i]), float64(want[i]), 5e-6)
 		}
 	}
 }
