@@ -128,7 +128,7 @@ type Interact struct {
 	PromptPerStory  bool    `toml:"prompt_per_story"` // charge the prompt once for each story of the first batch, as the paper does
 	CheckpointEvery int     `toml:"checkpoint_every"` // batches
 	MaxKL           float64 `toml:"max_kl"`           // nats a story; above it a student is not chosen
-	MinDistinct2    float64 `toml:"min_distinct2"`    // of the start's distinct-2; below it a student's score counts in proportion
+	MinDistinct2    float64 `toml:"min_distinct2"`    // of the start's distinct-2; below it a student's score counts by the square of its part
 	StopKL          float64 `toml:"stop_kl"`          // nats a story; above it the run stops with exit code 4; 0 = off
 	Select          string  `toml:"select"`           // best, last
 	Overlap         string  `toml:"overlap"`          // rate stories while others are told: auto (when a card is used), on, off

@@ -6,7 +6,7 @@ func TestWeighed(t *testing.T) {
 	for _, c := range []struct{ score, distinct2, limit, want float64 }{
 		{6, 0.6, 0.6, 6},
 		{6, 0.9, 0.6, 6},
-		{6, 0.3, 0.6, 3},
+		{6, 0.3, 0.6, 1.5},
 		{6, 0, 0.6, 0},
 		{6, 0, 0, 6}, // min_distinct2 = 0: no limit
 	} {
