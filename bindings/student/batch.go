@@ -60,10 +60,6 @@ func NewScores(n int, values bool) Scores {
 	return s
 }
 
-// TakesPrefix says whether Forward, CrossEntropy without dropout and PPOBackward
-// take batches with a prefix; no other call does.
-func (m *Model) TakesPrefix() bool { return C.student_takes_prefix(m.handle) != 0 }
-
 // Forward scores every token's successor without dropout. targets[t] is the
 // token scored at t, -1 for none; nil means the next token of the story.
 // Activations stay for Hidden, Logits and one PPOBackward, which uses them up.

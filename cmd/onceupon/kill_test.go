@@ -177,7 +177,7 @@ func TestKilledRunEndsInTheSameWeights(t *testing.T) {
 	if resumed.MaxLogprobDiff != 0 {
 		t.Errorf("log-probabilities while sampling and in the update differ by %g", resumed.MaxLogprobDiff)
 	}
-	if a, b := xtest.ReadZstd(t, filepath.Join(filepath.Join(dir, "whole", "stories.jsonl.zst"))), xtest.ReadZstd(t, filepath.Join(broken, "stories.jsonl.zst")); len(a) == 0 || !bytes.Equal(a, b) {
+	if a, b := xtest.ReadZstd(t, filepath.Join(dir, "whole", "stories.jsonl.zst")), xtest.ReadZstd(t, filepath.Join(broken, "stories.jsonl.zst")); len(a) == 0 || !bytes.Equal(a, b) {
 		t.Errorf("stories.jsonl.zst: %d and %d bytes that differ", len(a), len(b))
 	}
 	// Every event once: the logs were cut back to the checkpoints.

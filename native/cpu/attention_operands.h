@@ -12,31 +12,13 @@
 static inline int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
 
 #if defined(__AVX512BF16__)
+#include "bf16_pairs.h"
 #define PAIR 2
 typedef uint32_t operand; /* the first of the pair in the lower half */
 typedef __m512bh operands;
 static inline operands operands_load(const operand *p) { return (operands)_mm512_loadu_si512(p); }
 static inline operands operands_set(operand x) { return (operands)_mm512_set1_epi32((int)x); }
 static inline vec multiply_add(operands a, operands b, vec sum) { return _mm512_dpbf16_ps(sum, a, b); }
-
-/* Numbers 0..n-1 of p, then zeros. */
-static inline vec first_of(const float *p, int n)
-{
-    return n >= LANES ? vec_load(p) : n <= 0 ? vec_set(0) : vec_load_part(p, n, 0);
-}
-
-static inline __m512i rounded_low(vec x) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x)); }
-
-static inline void store_first(operand *to, int n, __m512i x)
-{
-    _mm512_mask_storeu_epi32(to, (__mmask16)(n >= LANES ? 0xffff : (1u << n) - 1), x);
-}
-
-/* Pairs (a[i], b[i]). */
-static inline __m512i paired(vec a, vec b)
-{
-    return _mm512_or_si512(rounded_low(a), _mm512_slli_epi32(rounded_low(b), 16));
-}
 #else
 #define PAIR 1
 typedef float operand;
@@ -55,7 +37,7 @@ static inline void pack_row(operand *to, const float *x, int n)
 #if PAIR == 2
     for (int i = 0; i < n; i += 2 * LANES)
         store_first(to + i / 2, depth(n - i),
-                    (__m512i)_mm512_cvtne2ps_pbh(first_of(x + i + LANES, n - i - LANES), first_of(x + i, n - i)));
+                    neighbours(load_first(x + i, n - i), load_first(x + i + LANES, n - i - LANES)));
 #else
     if (to != x)
         memcpy(to, x, (size_t)n * sizeof(float));
@@ -82,7 +64,7 @@ static inline void pack_stack(operand *to, const float *a, const float *b, int n
 {
 #if PAIR == 2
     for (int i = 0; i < n; i += LANES)
-        store_first(to + i, n - i, paired(first_of(a + i, n - i), b ? first_of(b + i, n - i) : vec_set(0)));
+        store_first(to + i, n - i, paired(load_first(a + i, n - i), b ? load_first(b + i, n - i) : vec_set(0)));
 #else
     (void)b;
     memcpy(to, a, (size_t)n * sizeof(float));
@@ -94,10 +76,9 @@ static inline void pack_second(operand *to, const operand *first, const float *x
 {
 #if PAIR == 2
     for (int i = 0; i < n; i += LANES) {
-        __mmask16 there = (__mmask16)(n - i >= LANES ? 0xffff : (1u << (n - i)) - 1);
-        __m512i low = _mm512_and_si512(_mm512_maskz_loadu_epi32(there, first + i), _mm512_set1_epi32(0xffff));
-        __m512i high = _mm512_slli_epi32(rounded_low(first_of(x + i, n - i)), 16);
-        _mm512_mask_storeu_epi32(to + i, there, _mm512_or_si512(low, high));
+        __m512i low =
+            _mm512_and_si512(_mm512_maskz_loadu_epi32(first_pairs(n - i), first + i), _mm512_set1_epi32(0xffff));
+        store_first(to + i, n - i, _mm512_or_si512(low, paired(vec_set(0), load_first(x + i, n - i))));
     }
 #else
     (void)to, (void)first, (void)x, (void)n;

@@ -55,7 +55,7 @@ static inline float exponentials(float *x, float max, int count)
     return vec_sum(sum);
 }
 
-/* Scores of one query become weights, up to the operand that is returned; lse
+/* Scores of one query become weights, up to the factor that is returned; lse
  * may be NULL. */
 static inline float weights(float *x, int count, float *lse, dropout drop, uint64_t element, float *factors)
 {

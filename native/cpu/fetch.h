@@ -14,10 +14,11 @@ typedef struct fetch {
     ptrdiff_t jump;
 } fetch;
 
-static inline fetch fetch_rows(const void *first, size_t bytes, size_t stride, int rows)
+/* None, where bytes or rows are not above 0: behind the last of what is packed. */
+static inline fetch fetch_rows(const void *first, ptrdiff_t bytes, size_t stride, int rows)
 {
-    int run = (int)((bytes + LINE - 1) / LINE);
-    return (fetch){first, run, run, rows, (ptrdiff_t)stride - run * LINE};
+    int run = bytes > 0 ? (int)((bytes + LINE - 1) / LINE) : 0;
+    return (fetch){first, run, run, run && rows > 0 ? rows : 0, (ptrdiff_t)stride - run * LINE};
 }
 
 /* The same line again and again. */

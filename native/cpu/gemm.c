@@ -34,6 +34,7 @@
 #else
 #include "gemm_fp32.h"
 #endif
+#include "gemm_tile.h"
 
 #define BLOCK_PANELS (GEMM_BLOCK_ROWS / ROWS) /* of rows in a task */
 #define BLOCK_COLS 1024                       /* of out in a task that comes back to it for the next depth block */
@@ -255,16 +256,16 @@ static fetch raw_a(const gemm_arguments *g, int m0, int m1, int k, int depth)
 {
     const float *a = g->a + (size_t)m0 * g->a_row + (size_t)k * g->a_col;
     if (by_rows(g))
-        return fetch_rows(a, (size_t)depth * sizeof *a, g->a_row * sizeof *a, m1 - m0);
-    return fetch_rows(a, (size_t)(m1 - m0) * sizeof *a, g->a_col * sizeof *a, depth);
+        return fetch_rows(a, depth * (ptrdiff_t)sizeof *a, g->a_row * sizeof *a, m1 - m0);
+    return fetch_rows(a, (m1 - m0) * (ptrdiff_t)sizeof *a, g->a_col * sizeof *a, depth);
 }
 
 static fetch raw_b(const gemm_arguments *g, int n0, int n1, int k, int depth)
 {
     const float *b = g->b + (size_t)n0 * g->b_col + (size_t)k * g->b_row;
     if (g->b_row == 1)
-        return fetch_rows(b, (size_t)depth * sizeof *b, g->b_col * sizeof *b, n1 - n0);
-    return fetch_rows(b, (size_t)(n1 - n0) * sizeof *b, g->b_row * sizeof *b, depth);
+        return fetch_rows(b, depth * (ptrdiff_t)sizeof *b, g->b_col * sizeof *b, n1 - n0);
+    return fetch_rows(b, (n1 - n0) * (ptrdiff_t)sizeof *b, g->b_row * sizeof *b, depth);
 }
 
 static void multiply_task(void *argument, int task, int worker)
@@ -285,7 +286,7 @@ static void multiply_task(void *argument, int task, int worker)
         fetch raw = left > 0 ? raw_a(g, m0, m1, j->k0 + block + depth, least(DEPTH, left))
                              : raw_a(g, next0, next1, j->k0, least(DEPTH, j->span));
         for (int n = n0; n < n1; n += COLS, b += panel) {
-            fetch ahead = fetch_rows(b + panel, panel * sizeof *b, 0, 1);
+            fetch ahead = fetch_rows(b + panel, (ptrdiff_t)(panel * sizeof *b), 0, 1);
             multiply_panel(g, first, last, m0, m1, n, a, b, depth, &ahead, &raw);
         }
     }

@@ -17,6 +17,8 @@
                   */
 typedef float packed;
 
+static inline int steps(int depth) { return depth; }
+
 /* Elements of a panel of `width` rows and this depth. */
 static inline size_t panel_size(int width, int depth) { return (size_t)width * (size_t)depth; }
 
@@ -116,31 +118,3 @@ static inline __attribute__((always_inline)) void strip(vec acc[ROWS][VECTORS], 
             acc[r][v] = acc[r][v] + sum[r][v];
 }
 #endif
-
-/* out (rows,COLS) = start + a * b panel; start may be out, or a row for all
- * when start_row is 0. `soon` is fetched first, then `ahead`. */
-static inline __attribute__((always_inline)) void tile(float *out, size_t out_row, const float *start, size_t start_row,
-                                                       const packed *restrict a, const packed *restrict b, int depth,
-                                                       const int rows, const int by_rows, fetch *soon, fetch *ahead)
-{
-    vec acc[ROWS][VECTORS];
-#pragma GCC unroll 16
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; v++)
-            acc[r][v] = vec_load(start + r * start_row + v * LANES);
-#ifdef STRIP
-    for (int k = 0; k < depth; k += STRIP)
-        strip(acc, a + (size_t)k * (by_rows ? 1 : ROWS), b + (size_t)k * COLS, depth - k < STRIP ? depth - k : STRIP,
-              rows, by_rows, soon->rows > 0 ? soon : ahead);
-#else
-    int k = fetch_count(soon, depth);
-    multiply_add(acc, a, b, k, rows, by_rows, soon);
-    multiply_add(acc, a + (size_t)k * (by_rows ? 1 : ROWS), b + (size_t)k * COLS, depth - k, rows, by_rows, ahead);
-#endif
-#pragma GCC unroll 16
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; v++)
-            vec_store(out + r * out_row + v * LANES, acc[r][v]);
-}

@@ -62,19 +62,13 @@ void CPU_NAME(cpu_matmul_forward_packed)(backend *b, tensor out, tensor x, const
 
 static void backward_input(backend *b, tensor dx, tensor dout, tensor w, int accumulate, const float *up)
 {
-    CPU_NAME(cpu_gemm)(b, &(gemm_arguments){.out = dx.data,
-                                            .out_row = (size_t)dx.cols,
-                                            .M = dx.rows,
-                                            .N = dx.cols,
-                                            .K = dout.cols,
-                                            .a = dout.data,
-                                            .a_row = (size_t)dout.cols,
-                                            .a_col = 1,
-                                            .b = w.data,
-                                            .b_row = (size_t)w.cols,
-                                            .b_col = 1,
-                                            .up = up,
-                                            .accumulate = accumulate});
+    gemm_arguments g = of_rows(dx, dout, NULL);
+    g.b = w.data;
+    g.b_row = (size_t)w.cols;
+    g.b_col = 1;
+    g.up = up;
+    g.accumulate = accumulate;
+    CPU_NAME(cpu_gemm)(b, &g);
 }
 
 void CPU_NAME(cpu_matmul_backward_input)(backend *b, tensor dx, tensor dout, tensor w, int accumulate)

@@ -42,7 +42,6 @@ const op_table CPU_NAME(cpu_ops) = {
 #endif
     .head_rows = 256,
     .row_multiple = 1,
-    .takes_prefix = 1,
     .allocate = host_allocate,
     .release = host_release,
     .upload = host_copy,

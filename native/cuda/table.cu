@@ -15,7 +15,6 @@ static op_table make_table(int activations)
     t.activations = t.cache = activations;
     t.head_rows = CUDA_HEAD_ROWS;
     t.row_multiple = CUDA_ROW_MULTIPLE;
-    t.takes_prefix = 1;
     t.allocate = cuda_allocate;
     t.release = cuda_release;
     t.upload = cuda_upload;

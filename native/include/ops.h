@@ -94,7 +94,6 @@ typedef struct op_table {
     int cache;        /* type of the cache of decoding */
     int head_rows;    /* tokens whose logits exist at a time; fixed, so that sums over tokens have one order */
     int row_multiple; /* decode steps come in multiples of so many rows */
-    int takes_prefix; /* attention knows tokens that stories share: a batch with a prefix, slots that begin alike */
 
     /* Memory. `allocate` returns zeroed memory or NULL. `download`, even of no
      * bytes, waits for all work that was given before. */
@@ -153,9 +152,8 @@ typedef struct op_table {
     /* n tokens of stories: stores its key and value at (slot, position) of the
      * cache [slots * context][2C], which has room for cache_elements, and attends
      * to positions 0..position of the slot. The first `shared` positions of every
-     * slot are those of slot 0 and lie there alone; a backend without
-     * takes_prefix is given 0, one with it may order the cache as it likes. Same
-     * bits as attention_forward. All rows are stored before any attends, so rows
+     * slot are those of slot 0 and lie there alone; a backend may order the cache
+     * as it likes. Same bits as attention_forward. All rows are stored before any attends, so rows
      * may be tokens of one story that follow one another, in their order; the
      * positions of a slot rise by one. No two rows have the same slot and
      * position but the copies that fill a step up to row_multiple.

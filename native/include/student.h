@@ -95,8 +95,10 @@ enum student_array {
 
 typedef struct student_batch {
     size_t size;
-    const int32_t *tokens;  /* [offsets[stories]] */
-    const int32_t *offsets; /* [stories + 1], increasing; offsets[0] = tokens of the prefix, 0 = none */
+    const int32_t *tokens; /* [offsets[stories]] */
+    /* [stories + 1], increasing; offsets[0] = tokens of the prefix, 0 = none. Only
+     * forward, cross_entropy without dropout and ppo_backward take one. */
+    const int32_t *offsets;
     int32_t stories;
     const int32_t *first; /* [stories] position of each story's first token; NULL = offsets[0], as a prefix needs */
 } student_batch;
@@ -199,9 +201,6 @@ int student_plan(const student_options *options, student_memory *plan, char *mes
 int student_create(const student_options *options, student **out, char *message, size_t capacity);
 void student_destroy(student *s);
 const char *student_isa(const student *s);
-/* 1: batches of forward, cross_entropy without dropout and ppo_backward may have
- * a prefix. No other call takes one. */
-int32_t student_takes_prefix(const student *s);
 
 int32_t student_parameter_count(const student *s);
 int student_parameter_info(const student *s, int32_t index, student_parameter *info, char *message, size_t capacity);

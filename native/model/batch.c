@@ -13,7 +13,7 @@ int batch_load(student *s, const student_batch *batch, const int32_t *targets, c
     if (batch->stories < 1 || batch->stories > o->max_stories)
         return fail(message, capacity, STUDENT_E_ARGUMENT, "batch of %d stories; 1..%d are possible", batch->stories,
                     o->max_stories);
-    int prefix = batch->offsets[0], most = OPS(s)->takes_prefix && !batch->first ? o->context - 1 : 0, N = 0;
+    int prefix = batch->offsets[0], most = batch->first ? 0 : o->context - 1, N = 0;
     if (prefix < 0 || prefix > most)
         return fail(message, capacity, STUDENT_E_ARGUMENT, "prefix of %d tokens; 0..%d are possible%s", prefix, most,
                     batch->first ? " with positions of first tokens" : "");

@@ -374,4 +374,3 @@ void student_destroy(student *s)
 
 const char *student_isa(const student *s) { return s->backend.isa; }
 
-int32_t student_takes_prefix(const student *s) { return OPS(s)->takes_prefix; }

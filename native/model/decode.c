@@ -223,25 +223,17 @@ static int shared_prefix(const student_batch *p)
     return shared;
 }
 
-/* The shared prefix is read by story 0. The others find it there, or copy it. */
-static void read_prefix(student *s, const student_batch *prompts, int shared)
+/* The shared prefix is read by story 0; the others find it there. */
+static void read_prefix(student *s, const student_batch *prompts)
 {
-    const student_options *o = &s->options;
-    s->shared = OPS(s)->takes_prefix ? shared : 0;
-    for (int first = 0; first < shared; first += s->ffn_rows) {
-        int n = shared - first < s->ffn_rows ? shared - first : s->ffn_rows;
+    for (int first = 0; first < s->shared; first += s->ffn_rows) {
+        int n = s->shared - first < s->ffn_rows ? s->shared - first : s->ffn_rows;
         for (int i = 0; i < n; i++) {
             s->host_tokens[i] = prompts->tokens[first + i];
             s->host_positions[i] = first + i;
             s->host_slots[i] = 0;
         }
         step(s, n, (dropout){0});
-    }
-    for (int l = 0; l < o->layers && shared > s->shared; l++) {
-        tensor cache = cache_of(s, l);
-        size_t bytes = (size_t)shared * (size_t)cache.cols * tensor_element(cache.type);
-        for (int i = 1; i < prompts->stories; i++)
-            OPS(s)->copy(B(s), tensor_rows(cache, (size_t)i * (size_t)decode_length(o), 1).data, cache.data, bytes);
     }
 }
 
@@ -285,18 +277,19 @@ int student_generate(student *s, const student_batch *prompts, const uint64_t *s
         return status;
     s->N = 0; /* the activations of the last forward are overwritten */
     /* Under dropout every story reads the prompt through masks of its own. */
-    int shared = g->dropout > 0 ? 0 : shared_prefix(prompts), active = prompts->stories, M = g->max_new_tokens;
+    int active = prompts->stories, M = g->max_new_tokens;
     dropout drop = {g->dropout, g->seed ^ DECODE_DROPOUT, 0, 0};
     weights_ready(s);
     pack_weights(s);
-    read_prefix(s, prompts, shared);
+    s->shared = g->dropout > 0 ? 0 : shared_prefix(prompts);
+    read_prefix(s, prompts);
     for (int i = 0; i < active; i++) {
         s->host_active[i] = i;
         lengths[i] = 0;
     }
     sample_options options = {g->temperature, g->top_p, g->top_k, g->seed};
     /* All active stories stand at the same position. */
-    for (int position = shared; active > 0; position++) {
+    for (int position = s->shared; active > 0; position++) {
         int n = 0, speaking = 0;
         /* Stories that sample at this step come first, so that their hidden
          * states are the first rows. */

@@ -57,7 +57,6 @@ static const op_table ref_ops = {
     .name = "ref",
     .head_rows = 256,
     .row_multiple = 1,
-    .takes_prefix = 1,
     .allocate = host_allocate,
     .release = host_release,
     .upload = host_copy,

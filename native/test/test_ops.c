@@ -122,8 +122,7 @@ static int run(create *make, const char *name, const char *isa, const char *kern
     b.isa = kernels ? kernels : b.isa;
     rows_and_products(&b, reference);
     attention(&b, reference);
-    if (b.ops->takes_prefix)
-        shared_prefixes(&b, reference);
+    shared_prefixes(&b, reference);
     test_recording(&b);
     expect(&b, !b.ops->error(&b), "the backend says: %s", b.ops->error(&b));
     printf("%-4s %-10s %d cases against ref\n", name, b.isa, cases - before);

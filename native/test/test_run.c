@@ -386,7 +386,7 @@ static void run(const char *backend, const char *isa, int exact)
     memcpy(r->told, x->told, sizeof x->told);
     memcpy(r->lengths, x->lengths, sizeof x->lengths);
     for (side *k = x; k <= r; k++) {
-        layout l = packed(x, student_takes_prefix(k->policy) ? PROMPT - 1 : 0);
+        layout l = packed(x, PROMPT - 1);
         improve(k, &l, exact ? 1e-5 * (k == r) : .05);
         weights(k->policy, k->weights, NULL);
     }

@@ -28,13 +28,8 @@ func (b Batch) Mask() []float32 {
 // sharedPrompt is how many tokens of their prompts the stories share in a batch
 // that holds these once: as many as all prompts begin with, but for a prompt's
 // last token, whose column predicts the story's own first one. 0 where stories do
-// not begin at the first position, or a model takes no prefix.
-func sharedPrompt(b Batch, models ...*student.Model) int {
-	for _, m := range models {
-		if !m.TakesPrefix() {
-			return 0
-		}
-	}
+// not begin at the first position.
+func sharedPrompt(b Batch) int {
 	if b.Stories.First != nil {
 		return 0
 	}

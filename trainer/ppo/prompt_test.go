@@ -8,7 +8,6 @@ import (
 )
 
 func TestSharedPrompt(t *testing.T) {
-	m := model(t, true, 64)
 	for _, c := range []struct {
 		stories [][]int32
 		prompts []int
@@ -23,11 +22,11 @@ func TestSharedPrompt(t *testing.T) {
 		{[][]int32{{1, 2, 3, 9}, {1, 2, 3, 9}, {1, 5}}, []int{3, 3, 2}, 1},
 	} {
 		b := Batch{Stories: student.Pack(c.stories), Prompts: c.prompts}
-		if got := sharedPrompt(b, m); got != c.want {
+		if got := sharedPrompt(b); got != c.want {
 			t.Errorf("%v with prompts of %v: %d tokens shared, want %d", c.stories, c.prompts, got, c.want)
 		}
 		b.Stories.First = make([]int32, len(c.stories))
-		if got := sharedPrompt(b, m); got != 0 {
+		if got := sharedPrompt(b); got != 0 {
 			t.Errorf("%d tokens shared by stories with positions of their own", got)
 		}
 	}

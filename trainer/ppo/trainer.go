@@ -54,7 +54,7 @@ func (t *Trainer) Step(ctx context.Context, b Batch, order func(epoch int) []int
 		return Result{}, fault.New(fault.Usage, "ppo: batch of %d stories does not divide into minibatches of %d with accumulation %d", n, minibatch, t.Accumulation)
 	}
 	started := time.Now()
-	l := layout{b.Stories, sharedPrompt(b, t.Policy, t.Reference)}
+	l := layout{b.Stories, sharedPrompt(b)}
 	r := Result{SharedPrompt: l.shared}
 	reference, err := l.score(t.Reference, false)
 	if err != nil {
