@@ -2,6 +2,8 @@ package ppo
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"testing"
 
 	"onceupon/bindings/student"
@@ -62,7 +64,7 @@ func TestSharedPromptChangesOnlyRounding(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return r, allWeights(t, policy)
+			return r, withoutKeyBiases(t, policy)
 		}
 		once, weights := step()
 		b.Stories.First = make([]int32, 4)
@@ -75,10 +77,25 @@ func TestSharedPromptChangesOnlyRounding(t *testing.T) {
 				t.Errorf("%s: column %d has other scores", c.backend, i)
 			}
 		}
-		// Adam divides a gradient's rounding by its size; a row that is wrong or
-		// counted twice moves weights by 1e-4, the learning rate.
 		for i := range weights {
-			near(t, c.backend+": weight with a shared prompt", float64(weights[i]), float64(want[i]), 5e-6)
+			near(t, c.backend+": weight with a shared prompt", float64(weights[i]), float64(want[i]), 2e-6)
 		}
 	}
+}
+
+// withoutKeyBiases are all weights but those whose true gradient is 0: a
+// constant added to every key cancels in the softmax, so Adam moves them by
+// rounding noise.
+func withoutKeyBiases(t *testing.T, m *student.Model) []float32 {
+	t.Helper()
+	all, at := allWeights(t, m), 0
+	for _, p := range m.Parameters() {
+		next := at + p.Count()
+		if strings.HasSuffix(p.Name, "attn_qkv.bias") {
+			all = slices.Delete(all, at+p.Count()/3, at+2*p.Count()/3)
+			next -= p.Count() / 3
+		}
+		at = next
+	}
+	return all
 }
