@@ -18,21 +18,21 @@ static inline void store(float *p, int n, vec v)
 
 /* GELU and its slope; formulas in native/ref/gelu.c. (1 + tanh u) / 2 is
  * 1 / (1 + e^-2u), and e^-2u is 2^(x (A + B x^2)); its bounds do not show in fp32. */
-static inline vec gelu_share(vec x, vec square)
+static inline vec gelu_power(vec x, vec square)
 {
     vec power = x * vec_fma(square, vec_set(-0.10294324f), vec_set(-2.3022082f));
-    power = vec_min(vec_max(power, vec_set(-100.0f)), vec_set(100.0f));
-    return vec_reciprocal(vec_set(1) + vec_exp2(power));
+    return vec_exp2(vec_min(vec_max(power, vec_set(-100.0f)), vec_set(100.0f)));
 }
 
-static inline vec gelu_value(vec x) { return x * gelu_share(x, x * x); }
+static inline vec gelu_value(vec x) { return x / (vec_set(1) + gelu_power(x, x * x)); }
 
-/* With s for the share: s + x s (1 - s) 2 du/dx. */
+/* With s for the share: s + x s (1 - s) 2 du/dx, where 1 - s, which would cancel,
+ * is e^-2u s. */
 static inline vec gelu_slope(vec x)
 {
-    vec square = x * x, s = gelu_share(x, square);
+    vec square = x * x, e = gelu_power(x, square), s = vec_set(1) / (vec_set(1) + e);
     vec twice = vec_fma(square, vec_set(0.214064449f), vec_set(1.59576912f));
-    return vec_fma(x * (s - s * s), twice, s);
+    return vec_fma(x * (e * s * s), twice, s);
 }
 
 /* Elements whose dropout factors are made at a time. */

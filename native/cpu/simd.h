@@ -82,7 +82,6 @@ static inline vec vec_round(vec a) { return (a + 12582912.0f) - 12582912.0f; }
 #if LANES < 16
 static inline vec vec_scale(vec a, vec n) { return a * vec_exp2i(n); }
 #endif
-static inline vec vec_reciprocal(vec a) { return vec_set(1) / a; }
 
 /* Rows and columns of a LANES x LANES block change places: for every bit of
  * an index, the elements that have it in one index only are exchanged. */

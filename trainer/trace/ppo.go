@@ -92,15 +92,8 @@ func (r *ppoRun) tolerance(array string, step int) float64 {
 	return widened(base, r.recorded.Steps[step].Noise[array])
 }
 
-// toleranceScalar is of a statistic, relative above 1. After the first step it
-// grows as that of the log-probabilities does, which objective/kl adds up.
-func toleranceScalar(step int, value float64) float64 {
-	tolerance := 2e-5 * math.Max(1, abs(value))
-	if step > 0 {
-		tolerance *= 5
-	}
-	return tolerance
-}
+// toleranceScalar is of a statistic, relative above 1.
+const toleranceScalar = 2e-5
 
 // toleranceWeights is of the weights after a step, in units of the learning
 // rate: Adam divides the gradient's rounding by its size.
@@ -426,14 +419,14 @@ func (r *ppoRun) step(ctx context.Context, step int) error {
 			return err
 		}
 	}
-	if err := r.scalars(prefix, step, recorded.Stats, result.Stats); err != nil {
+	if err := r.scalars(prefix, recorded.Stats, result.Stats); err != nil {
 		return err
 	}
 	if len(recorded.Minibatches) != len(result.Minibatches) {
 		return fault.New(fault.Damaged, "%s.json: %d minibatches recorded, %d replayed", r.name, len(recorded.Minibatches), len(result.Minibatches))
 	}
 	for i, m := range recorded.Minibatches {
-		if err := r.scalars(prefix+"mb"+itoa(i)+".", step, m, result.Minibatches[i]); err != nil {
+		if err := r.scalars(prefix+"mb"+itoa(i)+".", m, result.Minibatches[i]); err != nil {
 			return err
 		}
 	}
@@ -442,7 +435,7 @@ func (r *ppoRun) step(ctx context.Context, step int) error {
 }
 
 // scalars compares every recorded statistic with ours of the same name.
-func (r *ppoRun) scalars(prefix string, step int, recorded map[string]float64, ours any) error {
+func (r *ppoRun) scalars(prefix string, recorded map[string]float64, ours any) error {
 	text, err := json.Marshal(ours)
 	if err != nil {
 		return err
@@ -461,7 +454,7 @@ func (r *ppoRun) scalars(prefix string, step int, recorded map[string]float64, o
 		if !ok {
 			return fault.New(fault.Damaged, "%s.json: statistic %q is not known", r.name, name)
 		}
-		r.add(prefix+name, abs(x-recorded[name]), toleranceScalar(step, recorded[name]))
+		r.add(prefix+name, abs(x-recorded[name]), toleranceScalar*math.Max(1, abs(recorded[name])))
 	}
 	return nil
 }
