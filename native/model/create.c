@@ -373,4 +373,3 @@ void student_destroy(student *s)
 }
 
 const char *student_isa(const student *s) { return s->backend.isa; }
-
