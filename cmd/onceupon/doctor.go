@@ -67,10 +67,13 @@ func doctor(c *cli.Context) error {
 	add("recompute", true, "%s", levels)
 	device, err := student.CUDADevice()
 	onCard := k.Run.Backend == "cuda"
-	if err == nil {
+	switch {
+	case err == nil:
 		add("cuda", true, "%s, %.1f GiB, %.1f GiB free, driver for CUDA %s", device.Name, gib(device.MemoryBytes), gib(device.FreeBytes), device.Driver)
-	} else {
-		add("cuda", !onCard, "%v", err)
+	case onCard:
+		add("cuda", false, "%v", err)
+	default:
+		add("cuda", true, "not asked for, and not there: %v", err)
 	}
 	switch {
 	case onCard && err == nil:

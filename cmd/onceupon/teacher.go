@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -84,6 +85,14 @@ func findSource(argument string) (source, error) {
 	return s, nil
 }
 
+// otherwise adds to an error of a name's hub what else would do.
+func (s source) otherwise(err error) error {
+	if s.known.Name == "" || !errors.Is(err, fetch.ErrUnreachable) {
+		return err
+	}
+	return fmt.Errorf("%w; HF_ENDPOINT names another hub, and a file that you have is taken by its path", err)
+}
+
 // licence is what must be named before a fetch begins; the file's own name
 // tells for addresses.
 func licence(s source) string {
@@ -100,7 +109,11 @@ func licence(s source) string {
 
 func teacherPull(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return fault.New(fault.Usage, "teacher pull: give one NAME, URL or PATH, behind the flags")
+		return fault.New(fault.Usage, "teacher pull: give one NAME, URL or PATH")
+	}
+	want := strings.ToLower(c.String("sha256"))
+	if c.IsSet("sha256") && !fetch.IsHash(want) {
+		return fault.New(fault.Usage, "--sha256 %q: must be 64 hexadecimal digits", c.String("sha256"))
 	}
 	s, err := findSource(c.Args().First())
 	if err != nil {
@@ -125,8 +138,11 @@ func teacherPull(c *cli.Context) error {
 		if result.SHA256, err = fetch.Hash(c.Context, s.path, func(done, total int64) { r.Progress("sha256", done, total, "bytes", "") }); err != nil {
 			return err
 		}
-		if want := c.String("sha256"); want != "" && want != result.SHA256 {
-			return fault.New(fault.Damaged, "%s: sha256 is %s, not %s: delete the file and pull it again", s.path, result.SHA256, want)
+		if want != "" {
+			if want != result.SHA256 {
+				return fault.New(fault.Damaged, "%s: sha256 is %s, not %s: delete the file and pull it again", s.path, result.SHA256, want)
+			}
+			result.HashFrom = "given"
 		}
 		if info, err := os.Stat(s.path); err == nil {
 			result.Bytes = info.Size()
@@ -142,10 +158,13 @@ func teacherPull(c *cli.Context) error {
 			return fault.New(fault.Usage, "%s is already there: pull that path to check it, or delete it", to)
 		}
 		r.Say("%s", s.url)
-		result, err = fetch.File(c.Context, fetch.Options{URL: s.url, To: to, SHA256: strings.ToLower(c.String("sha256")), Begins: "GGUF", Check: check,
+		if s.known.Name != "" {
+			r.Say("about %.2g GB; its exact size and sha256 are the hub's to state", s.known.Gigabytes)
+		}
+		result, err = fetch.File(c.Context, fetch.Options{URL: s.url, To: to, SHA256: want, Begins: "GGUF", Check: check,
 			Progress: func(done, total int64) { r.Progress("pull", done, total, "bytes", amount(done, total)) }, Say: r.Say})
 		if err != nil {
-			return err
+			return s.otherwise(err)
 		}
 	}
 	h, err := llama.ReadHeader(result.Path)
@@ -156,7 +175,8 @@ func teacherPull(c *cli.Context) error {
 	if s.known.Name != "" {
 		name = s.known.Name
 	}
-	r.Say("sha256 %s (%s), %s, mostly %s, %.2f GiB of weights; use it with --teacher %s", result.SHA256, result.HashFrom, h, h.Type, gib(h.Bytes), name)
+	from := map[string]string{"given": "as given", "hub": "as the hub states it", "file": "compared with none"}[result.HashFrom]
+	r.Say("sha256 %s (%s), %s, mostly %s, %.2f GiB of weights; use it with --teacher %s", result.SHA256, from, h, h.Type, gib(h.Bytes), name)
 	return r.Emit(map[string]any{"event": "result", "command": "teacher pull", "path": result.Path, "bytes": result.Bytes, "sha256": result.SHA256,
 		"sha256_from": result.HashFrom, "fetched_bytes": result.Fetched, "resumed_from": result.ResumedFrom, "connections": result.Connections,
 		"architecture": h.Architecture, "type": h.Type.String(), "licence": licence(s)})
@@ -198,7 +218,7 @@ func teacherList(c *cli.Context) error {
 		}
 		all = append(all, l)
 		if !c.Bool("json") {
-			fmt.Fprintf(c.App.Writer, "%-20s %5.2f GB  %s\n%20s %s; %s\n", k.Name, k.Gigabytes, state, "", l.Source, k.Licence)
+			fmt.Fprintf(c.App.Writer, "%-20s about %4.2g GB  %s\n%20s %s; %s\n", k.Name, k.Gigabytes, state, "", l.Source, k.Licence)
 		}
 	}
 	return reporter(c).Emit(map[string]any{"event": "result", "command": "teacher list", "teachers": all})

@@ -17,6 +17,7 @@ import (
 
 	"onceupon/ggml"
 	"onceupon/trainer/fault"
+	"onceupon/trainer/fetch"
 	"onceupon/trainer/judge"
 	"onceupon/trainer/synthetic"
 )
@@ -117,6 +118,9 @@ func TestTeacherPull(t *testing.T) {
 		{[]string{"gemma-270m"}, fault.Capability, "make fetch"},
 		{nil, fault.Usage, "give one NAME"},
 		{[]string{made, "--sha256", strings.Repeat("0", 64)}, fault.Damaged, "sha256 is " + stated},
+		{[]string{made, "--sha256", "abc"}, fault.Usage, "64 hexadecimal digits"},
+		{[]string{made, "--sha256", strings.ToUpper(stated)}, 0, "sha256 " + stated + " (as given)"},
+		{[]string{made}, 0, "sha256 " + stated + " (compared with none)"},
 	} {
 		if code, _, said := runProgram(t, append([]string{"teacher", "pull"}, c.args...)...); code != int(c.code) || !strings.Contains(said, c.says) {
 			t.Errorf("%q: %d, %s; want %d with %q", c.args, code, said, c.code, c.says)
@@ -139,6 +143,21 @@ func TestTeacherPull(t *testing.T) {
 	all, _ := result["teachers"].([]any)
 	if code != 0 || len(all) != len(judge.Catalogue()) || !strings.Contains(string(must(json.Marshal(all))), cached) {
 		t.Errorf("list: %d, %v", code, result)
+	}
+}
+
+func TestUnreachableHub(t *testing.T) {
+	t.Setenv("HF_HUB_CACHE", t.TempDir())
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	for name, says := range map[string]string{"llama-3.1-8b-q8_0": "HF_ENDPOINT names another hub", "http://localhost/x.gguf": ""} {
+		s, err := findSource(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.otherwise(fault.New(fault.Failed, "%s %w", s.url, fetch.ErrUnreachable))
+		if fault.Code(err) != int(fault.Failed) || strings.Contains(err.Error(), "HF_ENDPOINT") != (says != "") || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -15,10 +15,15 @@ LISTED = {"name": "any", "sm": "90", "memory_mib": 80_000, "watts": 0, "emulated
 
 
 def commit():
-    try:
-        return subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        return ""
+    """What the program says it is, which may have been carried here; before it is built, what the tree is."""
+    for words in ([PROGRAM, "--version"], ["git", "describe", "--always", "--dirty"]):
+        try:
+            said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        except OSError:
+            continue
+        if said:
+            return said.removeprefix("onceupon version ")
+    return ""
 
 
 def find():

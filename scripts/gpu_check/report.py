@@ -42,11 +42,10 @@ class Report:
                     s.read(output, step)
             except (ValueError, KeyError, AttributeError, IndexError, TypeError) as e:
                 step["status"], step["unreadable"] = "failed", repr(e)
-            if step["status"] != "passed":
+            if step["status"] not in ("passed", "missing"):
                 step["output"] = output[-4000:]
             if step.get("exit") == 3:  # onceupon: something that the machine lacks
-                said = [line for line in output.splitlines() if re.search("cuda: |onceupon: ", line)] or output.splitlines() or [""]
-                step["status"], step["figures"] = "missing", said[-1]
+                step["status"], step["figures"] = "missing", reason(output)
         self.write()
         print(f"gpu-check: {s.name}: {step['status']}, {step['seconds']} s {step.get('figures', '')}", file=sys.stderr, flush=True)
 
@@ -56,6 +55,19 @@ class Report:
         bad = len(statuses) - passed - missing
         print(f"{'EMULATED: ' if self.report['emulated'] else ''}{passed} passed, {bad} failed or stopped, {missing} missing something: {self.path}.md")
         return 1 if bad or not statuses else 4 if missing else 0
+
+
+def catch():
+    """A check that is told to end, also by a connection that breaks, stops its step on the way out."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda n, _: sys.exit(128 + n))
+
+
+def reason(output):
+    """The line that says what is lacking: the program's own, else a test's first of the card."""
+    lines = output.splitlines() or [""]
+    return next((x for x in reversed(lines) if x.startswith("onceupon: ")), next((x for x in lines if "cuda: " in x), lines[-1]))
 
 
 def execute(s, step, limit):
@@ -116,8 +128,7 @@ def results(step, mark):
         cells = {p["name"]: f"{p['ratio']:.2f}" for p in r.get("peer", []) if p.get("ratio")}
         lines.append(f"| {r['name']} | {r['shape']} | {r['variant']} | {r['ns_per_op'] / 1e3:.1f} us{mark} | {r.get('gb_per_s', 0):.0f} | {r.get('gflop_per_s', 0):.0f} |"
                      f" {share} | {rate} |" + "".join(f" {cells.get(p, '')} |" for p in peers))
-    lines += [""] + [f"{p['name']} of {r['name']}: no figure: {p['missing']}" for r in found for p in r.get("peer", []) if p.get("missing")]
-    lines += step.get("notes", [])
+    lines += ["", *step.get("notes", [])]
     d = step.get("device")
     if d and not mark:
         lines.append(f"Peaks by {d.get('peaks_from', '?')}: {d.get('bf16_gflop_per_s', 0):.0f} GFLOP/s of bf16, dense, {d.get('fp32_gflop_per_s', 0):.0f} of fp32, {d.get('gb_per_s', 0):.0f} GB/s.")

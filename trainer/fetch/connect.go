@@ -86,8 +86,9 @@ func (t *transfer) connect(ctx context.Context) error {
 		return err
 	}
 	defer response.Body.Close()
+	t.answered = true
 	t.stated(response.Header)
-	if err := t.answered(response); err == errWhole {
+	if err := t.accept(response); err == errWhole {
 		return nil
 	} else if err != nil {
 		return err
@@ -133,7 +134,7 @@ func (t *transfer) redirect(next *http.Request, via []*http.Request) error {
 }
 
 func (t *transfer) stated(h http.Header) {
-	if sum := strings.Trim(strings.TrimPrefix(h.Get("X-Linked-Etag"), "W/"), `"`); hexHash.MatchString(sum) {
+	if sum := strings.Trim(strings.TrimPrefix(h.Get("X-Linked-Etag"), "W/"), `"`); IsHash(sum) {
 		t.note.SHA256 = sum
 	}
 	if n, err := strconv.ParseInt(h.Get("X-Linked-Size"), 10, 64); err == nil && n > 0 && t.total == 0 {
@@ -150,8 +151,8 @@ func (t *transfer) want() string {
 	return t.note.SHA256
 }
 
-// answered checks status and lengths, and puts the part where the body goes on.
-func (t *transfer) answered(r *http.Response) error {
+// accept checks status and lengths, and puts the part where the body goes on.
+func (t *transfer) accept(r *http.Response) error {
 	switch r.StatusCode {
 	case http.StatusOK:
 		if t.have > 0 {

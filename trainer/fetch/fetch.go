@@ -65,6 +65,9 @@ const reserve = 256 << 20
 
 var hexHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
+// IsHash says whether text is a sha256 as File wants it.
+func IsHash(text string) bool { return hexHash.MatchString(text) }
+
 // transfer is one call of File.
 type transfer struct {
 	Options
@@ -77,13 +80,14 @@ type transfer struct {
 	// progress, or a server that promises more than it has would be asked for
 	// ever.
 	furthest int64
+	answered bool // by the server, in this call
 	result   Result
 }
 
 // File fetches o.URL to o.To. Errors are one line; the part stays for the next
 // call, unless it can be of no use.
 func File(ctx context.Context, o Options) (Result, error) {
-	if o.SHA256 != "" && !hexHash.MatchString(o.SHA256) {
+	if o.SHA256 != "" && !IsHash(o.SHA256) {
 		return Result{}, fault.New(fault.Usage, "--sha256 %q must be 64 hexadecimal digits in lower case", o.SHA256)
 	}
 	if o.Attempts == 0 {
@@ -205,7 +209,7 @@ func (t *transfer) all(ctx context.Context) error {
 			t.furthest = t.have
 			failures, pause = 0, t.Pause
 		} else if failures++; failures >= t.Attempts {
-			return fault.New(fault.Failed, "%s: %d attempts without progress, the last: %w; %d bytes are kept in %s.part, the same command goes on", t.URL, failures, err, t.have, t.To)
+			return t.givenUp(failures, err)
 		}
 		t.Say("%v; again in %s from byte %d", err, pause, t.have)
 		select {
@@ -215,6 +219,23 @@ func (t *transfer) all(ctx context.Context) error {
 		}
 		pause = min(2*pause, time.Minute)
 	}
+}
+
+// ErrUnreachable says that no attempt had an answer.
+var ErrUnreachable = errors.New("cannot be reached")
+
+func (t *transfer) givenUp(attempts int, last error) error {
+	kept := ""
+	if t.have > 0 {
+		kept = fmt.Sprintf("; %d bytes are kept in %s.part, the same command goes on", t.have, t.To)
+	} else { // an empty part is of no use
+		os.Remove(t.To + ".part")
+		os.Remove(t.To + ".part.json")
+	}
+	if !t.answered {
+		return fault.New(fault.Failed, "%s %w in %d attempts, the last: %w%s", t.URL, ErrUnreachable, attempts, last, kept)
+	}
+	return fault.New(fault.Failed, "%s: %d attempts without progress, the last: %w%s", t.URL, attempts, last, kept)
 }
 
 // final is an error that another attempt cannot mend.

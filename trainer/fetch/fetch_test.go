@@ -131,6 +131,25 @@ func TestBreaksMidWay(t *testing.T) {
 	}
 }
 
+// Nobody answers: that is said, and nothing is left behind. One who answers
+// with a failure is there.
+func TestUnreachable(t *testing.T) {
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	r, to, err := fetchFrom(t, nil, func(o *Options) { o.URL = gone.URL + "/f.gguf" })
+	if fault.Code(err) != int(fault.Failed) || !errors.Is(err, ErrUnreachable) || r.Connections != 3 ||
+		!strings.Contains(err.Error(), "/f.gguf cannot be reached in 3 attempts, the last: dial") || strings.Contains(err.Error(), "kept") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if size(to+".part") != -1 || size(to+".part.json") != -1 {
+		t.Error("an empty part is left")
+	}
+	_, _, err = fetchFrom(t, func(w http.ResponseWriter, r *http.Request) { http.Error(w, "busy", http.StatusServiceUnavailable) }, nil)
+	if errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "503") {
+		t.Error(err)
+	}
+}
+
 // Two calls: the first gives up and keeps its part, the second goes on.
 func TestGoesOn(t *testing.T) {
 	b := body(1 << 20)

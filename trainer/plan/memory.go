@@ -234,10 +234,31 @@ func Levels(c config.Config) []string {
 	return student.Recomputes[slices.Index(student.Recomputes, c.Run.Recompute):]
 }
 
-// remedy looks for the first configuration that fits: smaller calls of the
-// student, then more recomputation, then smaller waves, then a smaller quantisation; "nothing" when the
-// smallest of all is too large.
+// remedy says what would fit: the first smaller configuration and, on one card,
+// the same one on two. A larger card where neither does.
 func remedy(c config.Config, t Teacher, limits []uint64) (string, error) {
+	ways, err := smaller(c, t, limits)
+	if err != nil {
+		return "", err
+	}
+	if len(limits) == 1 {
+		m, err := lay(c, t, []uint64{limits[0], limits[0]})
+		if err != nil {
+			return "", err
+		}
+		if m.Fits {
+			ways = append(ways, "the same on two such cards, --devices 0,1")
+		}
+	}
+	if len(ways) == 0 {
+		return "no quantisation, wave, recomputation or run.max_tokens makes it fit: a larger card is needed", nil
+	}
+	return strings.Join(ways, "; or "), nil
+}
+
+// smaller looks for the first configuration that fits: smaller calls of the
+// student, then more recomputation, then smaller waves, then a smaller quantisation.
+func smaller(c config.Config, t Teacher, limits []uint64) ([]string, error) {
 	teachers := []Teacher{t}
 	s := synthetic.Shapes["llama-3.1-8b"]
 	if t.Width == s.Width && t.Hidden == s.FeedForward && t.Vocabulary == s.Vocabulary {
@@ -256,7 +277,7 @@ func remedy(c config.Config, t Teacher, limits []uint64) (string, error) {
 					k.Teacher.Wave, k.Run.MaxTokens, k.Run.Recompute = wave, tokens, level
 					m, err := lay(k, teacher, limits)
 					if err != nil {
-						return "", err
+						return nil, err
 					}
 					if !m.Fits {
 						continue
@@ -274,17 +295,12 @@ func remedy(c config.Config, t Teacher, limits []uint64) (string, error) {
 					if tokens != c.Run.MaxTokens {
 						changes = append(changes, fmt.Sprintf("run.max_tokens = %d", tokens))
 					}
-					return fmt.Sprintf("%s would fit (%.1f GiB)", strings.Join(changes, ", "), gib(slices.Max(m.Totals))), nil
+					return []string{fmt.Sprintf("%s would fit (%.1f GiB)", strings.Join(changes, ", "), gib(slices.Max(m.Totals)))}, nil
 				}
 			}
 		}
 	}
-	if len(limits) == 1 {
-		if m, err := lay(c, t, []uint64{limits[0], limits[0]}); err == nil && m.Fits {
-			return "two such cards would do: --devices 0,1", nil
-		}
-	}
-	return "no quantisation, wave or micro-batch makes it fit: a larger card is needed", nil
+	return nil, nil
 }
 
 func gib(n uint64) float64 { return float64(n) / (1 << 30) }

@@ -65,6 +65,8 @@ func TestFit(t *testing.T) {
 		{"paper", []uint64{79 << 30}, true, ""},
 		{"h200", []uint64{24 << 30}, false, "run.max_tokens = "},
 		{"paper", []uint64{24 << 30}, false, "a teacher of Q"},
+		{"paper", []uint64{44 << 30}, false, " GiB); or the same on two such cards, --devices 0,1"},
+		{"paper", []uint64{44 << 30, 44 << 30}, true, ""},
 		{"h200", []uint64{8 << 30}, false, "a larger card"},
 		{"llama31-8b", []uint64{12 << 30, 24 << 30}, true, ""},
 	} {
