@@ -84,6 +84,9 @@ func benchLoop(c *cli.Context) error {
 	if n := c.Int("batches"); n < 1 {
 		return fault.New(fault.Usage, "bench loop: --batches %d must be above 0", n)
 	}
+	if err := positive(c, "watts"); err != nil {
+		return err
+	}
 	k, err := resolve(c)
 	if err != nil {
 		return err
@@ -92,8 +95,8 @@ func benchLoop(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.IsSet("stories") {
-		k.Rollout.Stories = c.Int("stories")
+	if n := c.Int("stories"); n != 0 {
+		k.Rollout.Stories = n
 	}
 	// --words and --batches are of the measurement; the run that is projected
 	// keeps its own.

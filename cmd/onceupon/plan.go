@@ -37,10 +37,8 @@ type cardPlan struct {
 
 // planCards plans when a card is asked for, by a flag or by the configuration.
 func planCards(c *cli.Context, k config.Config, add func(name string, ok bool, format string, args ...any)) (*cardPlan, error) {
-	for _, name := range []string{"stories-per-s", "tok-per-s", "watts"} {
-		if v := c.Float64(name); c.IsSet(name) && !(v > 0 && v < 1e9) {
-			return nil, fault.New(fault.Usage, "--%s %g: must be above 0", name, v)
-		}
+	if err := positive(c, "stories-per-s", "tok-per-s", "watts"); err != nil {
+		return nil, err
 	}
 	if c.IsSet("tok-per-s") && !c.IsSet("stories-per-s") {
 		return nil, fault.New(fault.Usage, "--tok-per-s goes with --stories-per-s: both rates are `bench loop`'s")
@@ -114,6 +112,16 @@ func planCards(c *cli.Context, k config.Config, add func(name string, ok bool, f
 		out.Time = &t
 	}
 	return &out, nil
+}
+
+// positive refuses flags that are no rates.
+func positive(c *cli.Context, names ...string) error {
+	for _, name := range names {
+		if v := c.Float64(name); c.IsSet(name) && !(v > 0 && v < 1e9) {
+			return fault.New(fault.Usage, "--%s %g: must be above 0", name, v)
+		}
+	}
+	return nil
 }
 
 // cardAsked says whether flags ask for a plan, whatever the configuration's

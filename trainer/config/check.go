@@ -106,7 +106,7 @@ func (c Config) rules() []rule {
 		atLeast("reward.length_divisor", c.Reward.LengthDivisor, 1),
 		within("ppo.lr", o.LR, 1e-9, 1),
 		within("ppo.epochs", float64(o.Epochs), 1, 1000),
-		{"ppo.minibatch", o.Minibatch, o.Minibatch >= 0 && o.Accumulation > 0 && c.Rollout.Stories%(minibatch*o.Accumulation) == 0, fmt.Sprintf("such that minibatch * accumulation divides rollout.stories = %d", c.Rollout.Stories)},
+		{"ppo.minibatch", o.Minibatch, o.Accumulation > 0 && minibatch > 0 && minibatch <= c.Rollout.Stories/o.Accumulation && c.Rollout.Stories%(minibatch*o.Accumulation) == 0, fmt.Sprintf("such that minibatch * accumulation divides rollout.stories = %d", c.Rollout.Stories)},
 		within("ppo.gamma", o.Gamma, 0, 1),
 		within("ppo.lambda", o.Lambda, 0, 1),
 		within("ppo.clip", o.Clip, 1e-6, 10),

@@ -62,6 +62,8 @@ func TestFilesAreRefused(t *testing.T) {
 		{"[ppo]\nlr = 0.0\n", "config: ppo.lr = 0 must be in 1e-09..1"},
 		{"[ppo]\nclip = nan\n", "ppo.clip"},
 		{"[ppo]\nminibatch = 7\n", "ppo.minibatch = 7 must be such that minibatch * accumulation divides rollout.stories = 48"},
+		{"[ppo]\nminibatch = 4294967296\naccumulation = 4294967296\n", "ppo.minibatch = 4294967296 must be such that"},
+		{"[rollout]\nstories = 0\n", "rollout.stories = 0 must be in 2.."},
 		{"[student]\nheads = 3\n", "student.width = 256 must be a multiple of student.heads = 3"},
 		{"[run]\nbackend = \"tpu\"\n", "run.backend"},
 		{"[teacher]\nwave = 256\n", "config: teacher.wave = 256 must be auto, measure or in 1..255"},
