@@ -14,7 +14,7 @@ GOLDEN = next((p for p in (os.path.join(ROOT, d, "shared", "data", "golden") for
 LISTED = {"name": "any", "sm": "90", "memory_mib": 80_000, "watts": 0, "emulated": bool(EMULATED)}
 
 
-def commit():
+def version():
     """What the program says it is, which may have been carried here; before it is built, what the tree is."""
     for words in ([PROGRAM, "--version"], ["git", "describe", "--always", "--dirty"]):
         try:
@@ -29,7 +29,7 @@ def commit():
 def find():
     """The first card as nvidia-smi describes it; None without one."""
     if EMULATED:
-        return {"name": "emulation", "sm": "90", "memory_mib": 0, "watts": 0, "emulated": True, "commit": commit()}
+        return {"name": "emulation", "sm": "90", "memory_mib": 0, "watts": 0, "emulated": True, "version": version()}
     fields = ["name", "driver_version", "memory.total", "clocks.max.sm", "power.limit", "compute_cap"]
     try:
         line = subprocess.run(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"], capture_output=True,
@@ -42,4 +42,4 @@ def find():
         return float(text) if re.fullmatch(r"[0-9.]+", text) else 0
 
     return {"name": name, "driver": driver, "memory_mib": number(memory), "clock_mhz": number(clock), "watts": number(power),
-            "sm": capability.replace(".", ""), "emulated": False, "commit": commit()}
+            "sm": capability.replace(".", ""), "emulated": False, "version": version()}

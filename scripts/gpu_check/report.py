@@ -101,7 +101,8 @@ def markdown(report):
     lines = [f"# gpu-check, {m['name']}", ""]
     if emulated:
         lines += [f"**Emulated on a processor** by {os.path.basename(EMULATED)}, with tiny shapes: a test of the check. No time here is a card's.", ""]
-    lines += [f"{report['started']}; driver {m.get('driver', 'none')}, {m['memory_mib']:.0f} MiB, {m.get('clock_mhz', 0):.0f} MHz, {m['watts']:.0f} W; onceupon {m.get('commit') or 'unknown'}",
+    card = "" if emulated else f"driver {m.get('driver', 'unknown')}, {m['memory_mib']:.0f} MiB, {m.get('clock_mhz', 0):.0f} MHz, {m['watts']:.0f} W; "
+    lines += [f"{report['started']}; {card}onceupon {m.get('version') or 'unknown'}",
               "", "| step | status | seconds | figures |", "|---|---|---:|---|"]
     mark = " (emulated)" if emulated else ""
     for s in report["steps"]:
