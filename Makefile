@@ -101,8 +101,8 @@ test-native: check-tools $(VENV)/stamp
 
 # The kernels of the cuda backend on the CPU: the test of the emulator, the op
 # matrix and TRL's vectors in every order of threads, plain and under the
-# sanitizers; recorded traces and a small run through the program, likewise, a
-# part of them under ThreadSanitizer. The program is built without: it takes the
+# sanitizers; the benches of scripts/gpu-check; recorded traces and a small run
+# through the program, likewise, a part of them under ThreadSanitizer. The program is built without: it takes the
 # runtime of the sanitizer from LD_PRELOAD, which the library with the kernels asks for.
 # ThreadSanitizer hands a signal on when a call ends, off the stack that Go wants
 # it on: so Go must not preempt by signals there.
@@ -115,6 +115,8 @@ test-emulation: build recorded
 	  case $$kind in asan) cmake -S . -B build/asan $(ASAN);; tsan) cmake -S . -B build/tsan $(TSAN);; esac && \
 	  cmake --build build/$$kind --parallel $(JOBS) --target $(NATIVE_TESTS) test_emulation test_matmul student_cuda_emulated && \
 	  ctest --test-dir build/$$kind --parallel 2 --output-on-failure --tests-regex '$(EMULATED)' || exit 1; done
+	ONCEUPON_CUDA_EMULATED=build/emulation/native/emulation/libstudent_cuda_emulated.so scripts/gpu-check --minutes 60 --out build/emulation \
+	  --only bench-decode,bench-ops,bench-ops-cublaslt,bench-ops-wgmma,bench-ppo
 	$(call EMULATED_GO,emulation,-run 'Emulated|TestScripts/cuda')
 	$(call EMULATED_GO,asan,-exec 'env ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$(call runtime,asan):$(call runtime,ubsan)' \
 	  -run 'Emulated|TestScripts/cuda')

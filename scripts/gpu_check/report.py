@@ -27,7 +27,7 @@ class Report:
             os.replace(f"{self.path}.{ending}.part", f"{self.path}.{ending}")
 
     def run(self, s, limit):
-        step = {"step": s.name, "command": " ".join(s.words), "status": "killed", "seconds": 0, "limit": round(limit)}
+        step = {"step": s.name, "command": command(s), "status": "killed", "seconds": 0, "limit": round(limit)}
         if self.report["emulated"]:
             step["emulated"] = True
         self.report["steps"].append(step)
@@ -62,6 +62,10 @@ def catch():
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, lambda n, _: sys.exit(128 + n))
+
+
+def command(step):
+    return " ".join([f"{k}={v}" for k, v in step.env.items()] + step.words)
 
 
 def reason(output):

@@ -100,8 +100,10 @@ def table(card):
                               lacks="" if os.path.exists(sanitize) and not tiny else "compute-sanitizer, of the CUDA toolkit, and a card"))
     sampled = ["--time", "1ms", "--count", "1"] if tiny else ["--time", "100ms", "--count", "3"]
 
-    def ops(shape):
-        return onceupon("bench", "ops", "--backend", "cuda", "--shape", "tiny" if tiny else shape, *sampled)
+    def ops(shape, *more):
+        return onceupon("bench", "ops", "--backend", "cuda", "--shape", "tiny" if tiny else shape, *sampled, *more)
+
+    tensor_cores = ("--variant", "bf16", "--filter", "^matmul")  # what cublasLt and wgmma are asked for
 
     def student(task, *more):
         return onceupon("bench", "student", "--backend", "cuda", "--variant", "bf16", "--shape", "tiny" if tiny else "paper", "--filter", f"^{task}$", *sampled, *more)
@@ -111,11 +113,10 @@ def table(card):
         Step("bench-decode", 15, student("generate"), bench("generate")),
         Step("bench-ops", 25, ops("default"), bench()),
         Step("bench-ops-small", 25, ops("small"), bench()),
-        Step("bench-ops-cublaslt", 25, ops("default"), bench(), {"ONCEUPON_CUDA_MATMUL": "cublaslt"}),
+        Step("bench-ops-cublaslt", 25, ops("default", *tensor_cores), bench(), {"ONCEUPON_CUDA_MATMUL": "cublaslt"}),
     ]
     if card["sm"] == "90":
-        all_steps.append(Step("bench-ops-wgmma", 25, ops("default"), bench(), {"ONCEUPON_CUDA_MATMUL": "wgmma"},
-                              lacks="a card: wgmma is not emulated" if tiny else ""))
+        all_steps.append(Step("bench-ops-wgmma", 25, ops("default", *tensor_cores), bench(), {"ONCEUPON_CUDA_MATMUL": "wgmma"}))
     all_steps += [
         Step("bench-ppo", 25, student("ppo"), bench("ppo")),
         Step("bench-train", 70, student("train", "--peer", f"torch={torch}", "--peer", f"torch.compile={torch} --compile"), bench("train")),
