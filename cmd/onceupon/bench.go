@@ -35,7 +35,7 @@ func benchCommand() *cli.Command {
 			{Name: "ops", Usage: "every op of a backend", Action: benchOps,
 				Flags: flags(shape, backend, variant, &cli.StringFlag{Name: "openblas", Usage: "shared library `FILE`; \"\" looks where the system has it"})},
 			{Name: "student", Usage: "training step, telling, PPO batch", Action: benchStudent, Flags: flags(shape, backend, variant, recompute, peer,
-				&cli.BoolFlag{Name: "stages", Usage: "a result for every op of it: its time and its share"})},
+				yesFlag("stages", "a result for every op of it: its time and its share"))},
 			{Name: "tokenizer", Usage: "learning and encoding", Action: benchTokenizer, Flags: flags(peer,
 				&cli.StringFlag{Name: "corpus", Usage: "text `FILE` or folder; \"\" = the storybook"},
 				&cli.IntFlag{Name: "vocab", Value: 16000, Usage: "tokens"},
@@ -50,13 +50,13 @@ func benchCommand() *cli.Command {
 					&cli.StringFlag{Name: "keep", Usage: "`FOLDER` where its file stays and is found the next time"},
 					&cli.StringFlag{Name: "vocabulary", Value: "smollm2-135m", Usage: "whose tokens it gets: a name or a GGUF `PATH` with byte-level BPE"})...)},
 			{Name: "loop", Usage: "real batches: told, judged, learnt from", Action: benchLoop,
-				Flags: append(append(append(configFlags(), teacherFlags()...), paceFlags()...), markdownFlag(), peer, overlapFlag(),
+				Flags: append(slices.Concat(studentFlags(), teacherFlags(), guardFlags(), paceFlags()), markdownFlag(), peer, overlapFlag(),
 					&cli.IntFlag{Name: "batches", Value: 3, Usage: "timed; one more runs before them"},
 					&cli.IntFlag{Name: "stories", Usage: "of a batch; 0 = the configuration's"},
 					&cli.Int64Flag{Name: "words", Usage: "of pretraining before, when no student is given; 0 = 20,000, and on a card enough for two updates"},
 					&cli.StringFlag{Name: "student", Usage: "GGUF `FILE` of a pretrained student, or a run FOLDER"},
 					&cli.Float64Flag{Name: "watts", Usage: "of the machine under load, for the energy of the projection; a known card's limit by default"},
-					&cli.BoolFlag{Name: "stages", Usage: "a result for every stage of a batch"})},
+					yesFlag("stages", "a result for every stage of a batch"))},
 			{Name: "compare", Usage: "two files that --json wrote, with their noise", ArgsUsage: "OLD NEW", Flags: commonFlags(), Action: benchCompare},
 		},
 		Action: func(*cli.Context) error {
@@ -74,7 +74,7 @@ func benchFlags(common []cli.Flag, more ...cli.Flag) []cli.Flag {
 }
 
 func markdownFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "markdown", Usage: "a table instead of Go's benchmark format"}
+	return yesFlag("markdown", "a table instead of Go's benchmark format")
 }
 
 // measurement reads the flags that all benches share.

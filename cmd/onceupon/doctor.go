@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -20,7 +21,7 @@ func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:   "doctor",
 		Usage:  "what this machine has, and whether a configuration fits it",
-		Flags:  append(append(append(configFlags(), teacherFlags()...), paceFlags()...), append(planFlags(), overlapFlag())...),
+		Flags:  append(slices.Concat(studentFlags(), teacherFlags(), guardFlags(), paceFlags(), planFlags()), overlapFlag()),
 		Action: doctor,
 	}
 }

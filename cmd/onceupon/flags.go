@@ -20,17 +20,31 @@ import (
 // Flags that every command has.
 func commonFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "json", Usage: "JSON lines on standard output; the last one is the result"},
-		&cli.BoolFlag{Name: "quiet", Usage: "no progress on standard error"},
+		yesFlag("json", "JSON lines on standard output; the last one is the result"),
+		yesFlag("quiet", "no progress on standard error"),
 	}
 }
+
+// yesFlag is off when it is not given.
+func yesFlag(name, usage string) cli.Flag {
+	return &cli.BoolFlag{Name: name, Usage: usage, DisableDefaultText: true}
+}
+
+// configured is shown in the help of numbers that are the configuration's
+// where no flag is given, in place of Go's 0.
+const configured = "the configuration's"
 
 // Flags that set a key of the configuration.
 func configFlags() []cli.Flag {
 	return append(commonFlags(),
 		&cli.StringFlag{Name: "config", Value: "default", Usage: "default, smoke, paper, llama31-8b, h200 or a TOML `FILE`; flags count more than it"},
-		&cli.Uint64Flag{Name: "seed", Usage: "of everything that is drawn"},
-		&cli.IntFlag{Name: "threads", Usage: "of student and teacher; 0 = one per core"},
+		&cli.Uint64Flag{Name: "seed", Usage: "of everything that is drawn", DefaultText: configured},
+		&cli.IntFlag{Name: "threads", Usage: "of student and teacher; 0 = one per core", DefaultText: configured})
+}
+
+// studentFlags are how a student computes.
+func studentFlags() []cli.Flag {
+	return append(configFlags(),
 		&cli.StringFlag{Name: "backend", Usage: "of the student: cpu, cuda, ref"},
 		&cli.StringFlag{Name: "precision", Usage: "of the student's multiplications: auto (bf16 on cuda), fp32, bf16"},
 		&cli.StringFlag{Name: "recompute", Usage: "instead of keeping it, in training: none, ffn, layer, pair; less memory, the same results (onceupon doctor)"},
@@ -41,7 +55,7 @@ func configFlags() []cli.Flag {
 func corpusFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "corpus", Usage: "text to read: a .txt, .zst or .gz `FILE` or a folder; default the built-in storybook"},
-		&cli.Int64Flag{Name: "words", Usage: "of pretraining, repetitions counted"},
+		&cli.Int64Flag{Name: "words", Usage: "of pretraining, repetitions counted", DefaultText: configured},
 	}
 }
 
@@ -49,20 +63,30 @@ func teacherFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "teacher", Usage: "a name (teacher list) or a GGUF `PATH`"},
 		&cli.StringFlag{Name: "teacher-device", Usage: "cpu, cuda or cuda:N"},
-		&cli.StringFlag{Name: "second-judge", Usage: "rates before and after but never teaches; none = without"},
 		&cli.StringFlag{Name: "llama-dir", Usage: "`FOLDER` of libllama (llama.cpp v0.5.0); default where make fetch put it"},
 		&cli.StringFlag{Name: "rubric", Usage: "plain, chat or a TOML `FILE`"},
 		&cli.StringFlag{Name: "reading", Usage: "of the marks: expected, sampled"},
 		&cli.Float64SliceFlag{Name: "weights", Usage: "of readability, coherence and creativity, e.g. 1,1,1"},
-		&cli.Float64Flag{Name: "max-unreadable", Usage: "fraction of a batch"},
-		&cli.BoolFlag{Name: "no-probe", Usage: "teach even with a teacher that prefers noise to stories"},
 	}
 }
 
+// guardFlags are of a teacher that teaches.
+func guardFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "second-judge", Usage: "rates before and after but never teaches; none = without"},
+		maxUnreadableFlag(),
+		yesFlag("no-probe", "teach even with a teacher that prefers noise to stories"),
+	}
+}
+
+func maxUnreadableFlag() cli.Flag {
+	return &cli.Float64Flag{Name: "max-unreadable", Usage: "fraction of the ratings above which the exit code is 5", DefaultText: configured}
+}
+
 func interactFlags() []cli.Flag {
-	return append(append(teacherFlags(), paceFlags()...),
-		&cli.IntFlag{Name: "batches", Usage: "of the interaction"},
-		&cli.IntFlag{Name: "budget", Usage: "of the interaction, in words"},
+	return append(slices.Concat(teacherFlags(), guardFlags(), paceFlags()),
+		&cli.IntFlag{Name: "batches", Usage: "of the interaction", DefaultText: configured},
+		&cli.IntFlag{Name: "budget", Usage: "of the interaction, in words; 0 = no limit", DefaultText: configured},
 		overlapFlag(),
 		&cli.StringFlag{Name: "parity", Usage: "trl-0.9.4: every quirk of that version"},
 	)

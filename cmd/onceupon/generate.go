@@ -3,11 +3,14 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
 	"onceupon/bindings/student"
 	"onceupon/trainer/checkpoint"
+	"onceupon/trainer/config"
 	"onceupon/trainer/fault"
 	"onceupon/trainer/rollout"
 	"onceupon/trainer/run"
@@ -17,15 +20,15 @@ func generateCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "generate",
 		Usage: "tell stories",
-		Flags: append(configFlags(),
+		Flags: append(studentFlags(),
 			&cli.StringFlag{Name: "student", Usage: "GGUF `FILE` of a student"},
-			&cli.StringFlag{Name: "run", Usage: "run `FOLDER`, whose best student is taken"},
+			&cli.StringFlag{Name: "run", Usage: "run `FOLDER`, whose best student is taken, and whose [rollout] unless --config is given"},
 			&cli.StringFlag{Name: "prompt", Usage: "opening of the stories"},
 			&cli.IntFlag{Name: "stories", Value: 3, Usage: "how many"},
-			&cli.IntFlag{Name: "max-new-tokens", Usage: "of a reply"},
-			&cli.Float64Flag{Name: "temperature", Value: 1, Usage: "0 = the most probable token"},
-			&cli.IntFlag{Name: "top-k", Usage: "0 = off"},
-			&cli.Float64Flag{Name: "top-p", Value: 1, Usage: "1 = off"},
+			&cli.IntFlag{Name: "max-new-tokens", Usage: "of a reply", DefaultText: configured},
+			&cli.Float64Flag{Name: "temperature", Usage: "0 = the most probable token", DefaultText: configured},
+			&cli.IntFlag{Name: "top-k", Usage: "0 = off", DefaultText: configured},
+			&cli.Float64Flag{Name: "top-p", Usage: "1 = off", DefaultText: configured},
 		),
 		Action: generate,
 	}
@@ -45,9 +48,12 @@ func generate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if (c.String("student") == "") == (c.String("run") == "") {
+		return fault.New(fault.Usage, "generate: give either --student FILE or --run FOLDER")
+	}
 	path := studentFile(cmp.Or(c.String("student"), c.String("run")), "")
-	if path == "" {
-		return fault.New(fault.Usage, "generate: give --student FILE or --run FOLDER")
+	if k.Rollout, err = telling(c, k.Rollout); err != nil {
+		return err
 	}
 	h, err := run.StudentShape(path)
 	if err != nil {
@@ -57,14 +63,11 @@ func generate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	prompt, room, n := k.Rollout.Prompt, min(k.Rollout.MaxNewTokens, h.Context/2), c.Int("stories")
-	if c.IsSet("prompt") {
-		prompt = c.String("prompt")
+	prompt, room, n := k.Rollout.Prompt, k.Rollout.MaxNewTokens, c.Int("stories")
+	if !c.IsSet("max-new-tokens") {
+		room = min(room, h.Context/2)
 	}
 	ids := tokens.Encode(prompt)
-	if c.IsSet("max-new-tokens") {
-		room = c.Int("max-new-tokens")
-	}
 	if n < 1 || len(ids) == 0 {
 		return fault.New(fault.Usage, "generate: --stories must be at least 1 and --prompt a text")
 	}
@@ -80,7 +83,7 @@ func generate(c *cli.Context) error {
 		return err
 	}
 	teller := rollout.Teller{Model: m, Tokenizer: tokens, Generation: student.Generation{MaxNewTokens: room,
-		Temperature: float32(c.Float64("temperature")), TopK: c.Int("top-k"), TopP: float32(c.Float64("top-p")), EndToken: tokens.EOS(), Seed: k.Run.Seed}}
+		Temperature: float32(k.Rollout.Temperature), TopK: k.Rollout.TopK, TopP: float32(k.Rollout.TopP), EndToken: tokens.EOS(), Seed: k.Run.Seed}}
 	numbers := make([]uint64, n)
 	for i := range numbers {
 		numbers[i] = uint64(i)
@@ -97,4 +100,29 @@ func generate(c *cli.Context) error {
 		}
 	}
 	return reporter(c).Emit(map[string]any{"event": "result", "command": "generate", "student": path, "stories": told})
+}
+
+// telling is how stories are told: as flags say, else as in the run, else as
+// configured.
+func telling(c *cli.Context, r config.Rollout) (config.Rollout, error) {
+	if path := filepath.Join(c.String("run"), "config.toml"); c.String("run") != "" && !c.IsSet("config") {
+		stored, err := config.Load(path)
+		if err == nil {
+			r = stored.Rollout
+		} else if _, absent := os.Stat(path); absent == nil { // an imported student has none
+			return r, err
+		}
+	}
+	for name, apply := range map[string]func(){
+		"prompt":         func() { r.Prompt = c.String("prompt") },
+		"max-new-tokens": func() { r.MaxNewTokens = c.Int("max-new-tokens") },
+		"temperature":    func() { r.Temperature = c.Float64("temperature") },
+		"top-k":          func() { r.TopK = c.Int("top-k") },
+		"top-p":          func() { r.TopP = c.Float64("top-p") },
+	} {
+		if c.IsSet(name) {
+			apply()
+		}
+	}
+	return r, nil
 }

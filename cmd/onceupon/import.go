@@ -14,7 +14,7 @@ import (
 func importCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "import",
-		Usage:     "make a run of a GPT-2 from elsewhere: a folder of Hugging Face's or a GGUF, `PATH`",
+		Usage:     "make a run of a GPT-2 from elsewhere: a folder of Hugging Face's or a GGUF",
 		ArgsUsage: "PATH",
 		Flags:     append(commonFlags(), &cli.StringFlag{Name: "out", Usage: "run `FOLDER` to make", Required: true}),
 		Action:    importStudent,

@@ -21,7 +21,7 @@ import (
 func inspectCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "inspect",
-		Usage:     "metadata and tensors of a GGUF or safetensors `FILE`",
+		Usage:     "metadata and tensors of a GGUF or safetensors file",
 		ArgsUsage: "FILE",
 		Flags:     commonFlags(),
 		Action:    inspect,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -21,18 +22,30 @@ func judgeCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "judge",
 		Usage: "rate stories, or test whether a teacher can (--probe)",
-		Flags: append(append(append(configFlags(), teacherFlags()...), paceFlags()...),
+		Flags: append(slices.Concat(configFlags(), teacherFlags(), paceFlags()), maxUnreadableFlag(),
 			&cli.StringFlag{Name: "stories", Usage: "`FILE` with one story a line, or JSON lines with a field text; .zst too"},
-			&cli.BoolFlag{Name: "probe", Usage: "rate damaged stories and print the table"},
-			&cli.IntFlag{Name: "n", Usage: "stories of each kind of damage"},
+			yesFlag("probe", "rate damaged stories and print the table"),
+			&cli.IntFlag{Name: "n", Usage: "stories of each kind of damage", DefaultText: configured},
 		),
 		Action: func(c *cli.Context) error {
 			k, err := resolve(c)
 			if err != nil {
 				return err
 			}
-			if c.Bool("probe") == c.IsSet("stories") {
+			if c.Bool("probe") == (c.String("stories") != "") {
 				return fault.New(fault.Usage, "judge: give either --stories FILE or --probe")
+			}
+			if c.IsSet("n") {
+				k.Teacher.ProbeStories = c.Int("n")
+				if err := k.Check(); err != nil {
+					return err
+				}
+			}
+			var stories []string // read before the teacher is, which takes seconds
+			if path := c.String("stories"); path != "" {
+				if stories, err = readStories(path); err != nil {
+					return err
+				}
 			}
 			o := run.JudgeOptions(k, warnings(c))
 			o.MaxTokens = 2048 // a story of a file may be longer than the student's
@@ -47,17 +60,13 @@ func judgeCommand() *cli.Command {
 			if c.Bool("probe") {
 				return probe(c, k, j)
 			}
-			return rate(c, j, c.String("stories"))
+			return rate(c, k, j, stories)
 		},
 	}
 }
 
 func probe(c *cli.Context, k config.Config, j *judge.Judge) error {
-	n := k.Teacher.ProbeStories
-	if c.IsSet("n") {
-		n = c.Int("n")
-	}
-	r := reporter(c)
+	n, r := k.Teacher.ProbeStories, reporter(c)
 	p, err := judge.Probe(c.Context, j, run.WellMade(k, n), n, k.Teacher.Seed, func(done, total int) {
 		r.Progress("probe", int64(done), int64(total), "kinds", "")
 	})
@@ -92,34 +101,39 @@ type ratedStory struct {
 	Unreadable   bool          `json:"unreadable,omitempty"`
 }
 
-func rate(c *cli.Context, j *judge.Judge, path string) error {
-	stories, err := readStories(path)
-	if err != nil {
-		return err
-	}
+func rate(c *cli.Context, k config.Config, j *judge.Judge, stories []string) error {
 	r := reporter(c)
 	var rated []ratedStory
 	var scores []float64
 	for i, text := range stories {
 		ratings, err := j.Rate(c.Context, []string{text})
 		if err != nil {
-			return fmt.Errorf("%s, story %d: %w", path, i+1, err)
+			return fmt.Errorf("%s, story %d: %w", c.String("stories"), i+1, err)
 		}
 		g := ratings[0]
 		rated = append(rated, ratedStory{g.Calibrated[0], g.Calibrated[1], g.Calibrated[2], g.Score(), g.Distribution, text, g.Text, g.Unreadable})
 		if !g.Unreadable {
 			scores = append(scores, g.Score())
 		}
-		if !c.Bool("json") {
+		switch {
+		case c.Bool("json"):
+		case g.Unreadable:
+			fmt.Fprintf(c.App.Writer, "unreadable: %q  %.60s\n", g.Text, text)
+		default:
 			fmt.Fprintf(c.App.Writer, "%.2f  (%.2f %.2f %.2f)  %.60s\n", g.Score(), g.Calibrated[0], g.Calibrated[1], g.Calibrated[2], text)
 		}
 		r.Progress("judge", int64(i+1), int64(len(stories)), "stories", "")
 	}
 	mean, half := metrics.MeanCI(scores)
 	s := j.Stats()
-	r.Say("mean %.2f ± %.2f (95 %%) over %d stories, %.2f stories/s", mean, half, len(scores), float64(s.Stories)/s.Seconds)
-	return r.Emit(map[string]any{"event": "result", "command": "judge", "teacher": j.Info(), "stories": rated, "mean": mean, "ci95": half,
+	unreadable := len(stories) - len(scores)
+	r.Say("mean %.2f ± %.2f (95 %%) over %d stories, %d unreadable, %.2f stories/s", mean, half, len(scores), unreadable, float64(s.Stories)/s.Seconds)
+	err := r.Emit(map[string]any{"event": "result", "command": "judge", "teacher": j.Info(), "stories": rated, "mean": mean, "ci95": half, "unreadable": unreadable,
 		"stories_per_s": float64(s.Stories) / s.Seconds, "teacher_tok_per_s": float64(s.Tokens) / s.Seconds})
+	if limit := k.Teacher.MaxUnreadable; err == nil && float64(unreadable) > limit*float64(len(stories)) {
+		err = fault.New(fault.Teacher, "%d of %d ratings are unreadable, more than --max-unreadable %g: take another teacher, or --reading expected", unreadable, len(stories), limit)
+	}
+	return err
 }
 
 // readStories reads one story a line, or the field text of JSON lines.

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -48,8 +49,12 @@ func main() {
 func program(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	app := newApp(stdout, stderr)
 	err := app.RunContext(ctx, pathLast(args))
+	var urfaves cli.ExitCoder // it returns one for help of an unknown command alone
+	if errors.As(err, &urfaves) {
+		err = fault.Wrap(fault.Usage, err)
+	}
 	if err != nil {
-		fmt.Fprintf(stderr, "onceupon: %v\n", err)
+		fmt.Fprintf(stderr, "onceupon: %s\n", strings.ReplaceAll(err.Error(), context.Canceled.Error(), "interrupted"))
 	}
 	return fault.Code(err)
 }
@@ -99,11 +104,16 @@ func pathLast(args []string) []string {
 }
 
 func usageError(c *cli.Context, err error, _ bool) error {
-	return fault.New(fault.Usage, "%s: %w; see `onceupon help %s`", c.Command.Name, err, c.Command.Name)
+	if c.Command.HelpName == c.App.HelpName {
+		return fault.New(fault.Usage, "%w; see `onceupon help`", err)
+	}
+	return fault.New(fault.Usage, "%s: %w; see `%s --help`", c.Command.Name, err, c.Command.HelpName)
 }
 
-// strict makes stray arguments errors. urfave/cli takes a flag after an
-// argument for an argument, so it would be ignored silently.
+// strict makes stray arguments and missing flags errors of one line.
+// urfave/cli takes a flag after an argument for an argument, so it would be
+// ignored silently; of a missing flag it complains with the whole help on
+// standard output, where --json promises JSON.
 func strict(command *cli.Command) {
 	command.OnUsageError = usageError
 	for _, sub := range command.Subcommands {
@@ -113,13 +123,30 @@ func strict(command *cli.Command) {
 	if action == nil {
 		return
 	}
+	required := requiredFlags(command)
 	command.Action = func(c *cli.Context) error {
-		if c.Args().Present() && command.ArgsUsage == "" {
+		if c.Args().Present() && command.ArgsUsage == "" && len(command.Subcommands) == 0 {
 			if a := c.Args().First(); len(a) > 0 && a[0] != '-' {
 				return fault.New(fault.Usage, "%s: stray argument %q: everything is given by flags, before any argument", command.Name, a)
 			}
 			return fault.New(fault.Usage, "%s: stray argument %q", command.Name, c.Args().First())
 		}
+		for _, name := range required {
+			if c.String(name) == "" {
+				return usageError(c, fmt.Errorf("--%s is needed", name), true)
+			}
+		}
 		return action(c)
 	}
+}
+
+// requiredFlags takes the care for a command's required flags from urfave/cli.
+func requiredFlags(command *cli.Command) (names []string) {
+	for _, f := range command.Flags {
+		if s, ok := f.(*cli.StringFlag); ok && s.Required {
+			s.Required = false
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -19,7 +20,7 @@ func runCommand() *cli.Command {
 		Name:        "run",
 		Usage:       "pretrain, interact, report: the whole experiment in one folder",
 		Description: "The same command goes on with a run that was interrupted, and ends in the same weights.",
-		Flags:       append(append(append(configFlags(), runFlag()), corpusFlags()...), interactFlags()...),
+		Flags:       slices.Concat(studentFlags(), []cli.Flag{runFlag()}, corpusFlags(), interactFlags()),
 		Action: func(c *cli.Context) error {
 			k, err := resolve(c)
 			if err != nil {
@@ -34,7 +35,7 @@ func pretrainCommand() *cli.Command {
 	return &cli.Command{
 		Name:   "pretrain",
 		Usage:  "read the corpus, keep a student at every milestone",
-		Flags:  append(append(configFlags(), runFlag()), corpusFlags()...),
+		Flags:  append(append(studentFlags(), runFlag()), corpusFlags()...),
 		Action: pretrain,
 	}
 }
@@ -43,7 +44,7 @@ func interactCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "interact",
 		Usage: "improve a pretrained student with a teacher",
-		Flags: append(append(append(configFlags(), runFlag()), interactFlags()...),
+		Flags: append(append(append(studentFlags(), runFlag()), interactFlags()...),
 			&cli.StringFlag{Name: "student", Usage: "GGUF `FILE` of the pretrained student or a run FOLDER (its best one), whose shape counts more than the configuration's", Required: true}),
 		Action: func(c *cli.Context) error {
 			k, err := resolve(c)

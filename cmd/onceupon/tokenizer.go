@@ -15,7 +15,9 @@ import (
 )
 
 func tokenizerCommand() *cli.Command {
-	file := &cli.StringFlag{Name: "tokenizer", Usage: "tokenizer.json `FILE`", Required: true}
+	file := func() cli.Flag {
+		return &cli.StringFlag{Name: "tokenizer", Usage: "tokenizer.json `FILE`", Required: true}
+	}
 	return &cli.Command{
 		Name:  "tokenizer",
 		Usage: "train, encode, decode: byte-level BPE as Hugging Face's",
@@ -29,8 +31,8 @@ func tokenizerCommand() *cli.Command {
 					&cli.StringFlag{Name: "out", Value: "tokenizer.json", Usage: "`FILE` to write"}),
 				Action: tokenizerTrain,
 			},
-			{Name: "encode", Usage: "text on standard input, ids on standard output", Flags: append(commonFlags(), file), Action: tokenizerEncode},
-			{Name: "decode", Usage: "ids on standard input, text on standard output", Flags: append(commonFlags(), file), Action: tokenizerDecode},
+			{Name: "encode", Usage: "text on standard input, ids on standard output", Flags: append(commonFlags(), file()), Action: tokenizerEncode},
+			{Name: "decode", Usage: "ids on standard input, text on standard output", Flags: append(commonFlags(), file()), Action: tokenizerDecode},
 		},
 		Action: func(*cli.Context) error {
 			return fault.New(fault.Usage, "tokenizer: give train, encode or decode")

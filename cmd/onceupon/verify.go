@@ -20,8 +20,8 @@ func verifyCommand() *cli.Command {
 		Name:  "verify",
 		Usage: "replay recorded traces of PyTorch and TRL: trust a kernel, a compiler, a machine",
 		Subcommands: []*cli.Command{
-			{Name: "gpt2", Usage: "logits, loss, gradients, AdamW of a folder `DIR`", ArgsUsage: "DIR", Flags: flags, Action: verifyGPT2},
-			{Name: "ppo", Usage: "TRL 0.9.4's PPO steps of a folder `DIR`", ArgsUsage: "DIR", Action: verifyPPO, Flags: append(flags,
+			{Name: "gpt2", Usage: "logits, loss, gradients, AdamW of a folder", ArgsUsage: "DIR", Flags: flags, Action: verifyGPT2},
+			{Name: "ppo", Usage: "TRL 0.9.4's PPO steps of a folder", ArgsUsage: "DIR", Action: verifyPPO, Flags: append(flags,
 				&cli.StringFlag{Name: "case", Usage: "only this one"},
 				&cli.IntFlag{Name: "heads", Usage: "of the student; default: found out from the log-probabilities"})},
 		},

@@ -46,7 +46,7 @@ func Load(name string) (Config, error) {
 		return c, fault.New(fault.Usage, "config %s: no such file; %s are built in", name, strings.Join(Presets, ", "))
 	}
 	if err != nil {
-		return c, fault.Wrap(fault.Usage, err)
+		return c, fault.New(fault.Usage, "config: %w", err)
 	}
 	return c, decode(name, string(text), &c)
 }

@@ -69,6 +69,46 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// scripted rates stories as it says.
+type scripted func(story string) Rating
+
+func (s scripted) Rate(_ context.Context, stories []string) ([]Rating, error) {
+	var all []Rating
+	for _, story := range stories {
+		all = append(all, s(story))
+	}
+	return all, nil
+}
+
+// An answer without marks is no mark of 0: it is left out.
+func TestProbeLeavesOutUnreadable(t *testing.T) {
+	good := Rating{Calibrated: [3]float64{1, 2, 3}}
+	some := scripted(func(story string) Rating {
+		if len(story)%3 == 0 {
+			return Rating{Unreadable: true}
+		}
+		return good
+	})
+	p, err := Probe(context.Background(), some, wellMade, len(wellMade), 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fewer := false
+	for _, k := range p.Kinds {
+		fewer = fewer || k.N < len(wellMade)
+		if k.Mean != good.Score() || k.SD != 0 {
+			t.Errorf("%+v: want the mean %g of what can be read", k, good.Score())
+		}
+	}
+	if !fewer {
+		t.Error("no rating was unreadable")
+	}
+	none := scripted(func(string) Rating { return Rating{Unreadable: true} })
+	if _, err := Probe(context.Background(), none, wellMade, len(wellMade), 1, nil); fault.Code(err) != int(fault.Teacher) {
+		t.Errorf("nothing readable: %v", err)
+	}
+}
+
 func TestRatingDoesNotDependOnCompany(t *testing.T) {
 	j := openJudge(t, "smollm2-135m", "chat", "expected")
 	together, err := j.Rate(context.Background(), wellMade[:3])

@@ -3,6 +3,7 @@ package judge
 import (
 	"context"
 	"math"
+	"slices"
 	"sort"
 
 	"onceupon/trainer/fault"
@@ -13,7 +14,7 @@ type Kind struct {
 	Kind string  `json:"kind"`
 	Mean float64 `json:"mean"` // of the score, 0..9
 	SD   float64 `json:"sd"`   // of the stories, not of the mean
-	N    int     `json:"n"`
+	N    int     `json:"n"`    // ratings that could be read
 	rank float64 // as a person would order the kinds, best first
 }
 
@@ -49,12 +50,16 @@ func Probe(ctx context.Context, t Teacher, wellMade []string, n int, seed uint64
 		if err != nil {
 			return result, err
 		}
-		kind := Kind{Kind: d.name, N: n, rank: d.rank}
-		for _, r := range ratings {
-			kind.Mean += r.Score() / float64(n)
+		kind := Kind{Kind: d.name, rank: d.rank}
+		ratings = slices.DeleteFunc(ratings, func(r Rating) bool { return r.Unreadable })
+		if kind.N = len(ratings); kind.N < 2 {
+			return result, fault.New(fault.Teacher, "probe: %d of %d ratings of %q can be read, at least 2 are needed: take another teacher, or --reading expected", kind.N, n, d.name)
 		}
 		for _, r := range ratings {
-			kind.SD += (r.Score() - kind.Mean) * (r.Score() - kind.Mean) / float64(n-1)
+			kind.Mean += r.Score() / float64(kind.N)
+		}
+		for _, r := range ratings {
+			kind.SD += (r.Score() - kind.Mean) * (r.Score() - kind.Mean) / float64(kind.N-1)
 		}
 		kind.SD = math.Sqrt(kind.SD)
 		result.Kinds = append(result.Kinds, kind)
@@ -67,7 +72,7 @@ func Probe(ctx context.Context, t Teacher, wellMade []string, n int, seed uint64
 	result.Passed = result.RankCorrelation >= minRankCorrelation
 	for _, k := range result.Kinds {
 		if k.Kind == "words shuffled" || k.Kind == "letters at random" {
-			margin := math.Sqrt((well.SD*well.SD + k.SD*k.SD) / float64(n))
+			margin := math.Sqrt(well.SD*well.SD/float64(well.N) + k.SD*k.SD/float64(k.N))
 			result.Passed = result.Passed && well.Mean-k.Mean > margin
 		}
 	}

@@ -75,7 +75,7 @@ type BatchEvent struct {
 type EvaluationEvent struct {
 	Event    string     `json:"event"` // "evaluation"
 	Batch    int        `json:"batch"`
-	Set      string     `json:"set"`   // choose, report
+	Set      string     `json:"set"`   // choose, before, after
 	Judge    string     `json:"judge"` // teacher, second
 	N        int        `json:"n"`
 	Marks    [3]float64 `json:"marks"`

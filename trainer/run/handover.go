@@ -80,7 +80,7 @@ func (h handover) run(ctx context.Context) ([]rollout.Story, []judge.Rating, met
 }
 
 // rate rates the stories that come, in full waves; the last may be smaller. It
-// gives up as soon as more are unreadable than may be, as fault.Teacher.
+// gives up as soon as more are unreadable than may be, or all, as fault.Teacher.
 func (h handover) rate(ctx context.Context, queue <-chan ended, ratings []judge.Rating) (busy time.Duration, err error) {
 	wave, texts := make([]ended, 0, h.wave), make([]string, 0, h.wave)
 	unreadable := 0
@@ -102,7 +102,7 @@ func (h handover) rate(ctx context.Context, queue <-chan ended, ratings []judge.
 			if ratings[s.index] = r[i]; !r[i].Unreadable {
 				continue
 			}
-			if unreadable++; float64(unreadable) > h.unreadable*float64(h.stories) {
+			if unreadable++; float64(unreadable) > h.unreadable*float64(h.stories) || unreadable == h.stories {
 				return busy, fault.New(fault.Teacher, "%d ratings of a batch of %d were unreadable, the last one %q; teacher.max_unreadable = %g: take another teacher or reading = expected", unreadable, h.stories, r[i].Text, h.unreadable)
 			}
 		}

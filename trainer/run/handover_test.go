@@ -118,6 +118,16 @@ func TestOverlapSeconds(t *testing.T) {
 	}
 }
 
+// A batch of which nothing can be read has no reward to learn from, whatever
+// the limit.
+func TestNothingReadable(t *testing.T) {
+	none := &scripted{wrong: func(string) bool { return true }}
+	_, _, _, err := handover{stories: seven, wave: 2, unreadable: 1, teacher: none, tell: teller(atOnce)}.run(context.Background())
+	if fault.Code(err) != int(fault.Teacher) {
+		t.Errorf("%v", err)
+	}
+}
+
 // What goes wrong on one side stops the other, is the error that comes out, and
 // leaves no goroutine.
 func TestEitherSideStopsBoth(t *testing.T) {
