@@ -50,7 +50,7 @@ func benchCommand() *cli.Command {
 					&cli.StringFlag{Name: "keep", Usage: "`FOLDER` where its file stays and is found the next time"},
 					&cli.StringFlag{Name: "vocabulary", Value: "smollm2-135m", Usage: "whose tokens it gets: a name or a GGUF `PATH` with byte-level BPE"})...)},
 			{Name: "loop", Usage: "real batches: told, judged, learnt from", Action: benchLoop,
-				Flags: append(slices.Concat(studentFlags(), teacherFlags(), guardFlags(), paceFlags()), markdownFlag(), peer, overlapFlag(),
+				Flags: append(slices.Concat(studentFlags(), teacherFlags(), teachingFlags(), paceFlags()), markdownFlag(), peer, overlapFlag(),
 					&cli.IntFlag{Name: "batches", Value: 3, Usage: "timed; one more runs before them"},
 					&cli.IntFlag{Name: "stories", Usage: "of a batch; 0 = the configuration's"},
 					&cli.Int64Flag{Name: "words", Usage: "of pretraining before, when no student is given; 0 = 20,000, and on a card enough for two updates"},

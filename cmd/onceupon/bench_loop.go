@@ -115,7 +115,9 @@ func benchLoop(c *cli.Context) error {
 	l := bench.LoopOptions{Name: cmp.Or(c.String("config"), "default"), Batches: c.Int("batches"), Stages: c.Bool("stages"), Peers: p,
 		Report: reporter(c), Log: warnings(c), Pretraining: func(rate float64) { tokensPerS = rate }}
 	if path := c.String("student"); path != "" {
-		l.Student = studentFile(path, "")
+		if l.Student, err = studentFile(path, ""); err != nil {
+			return err
+		}
 		if k.Student, err = run.StudentShape(l.Student); err != nil {
 			return err
 		}

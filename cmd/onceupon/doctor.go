@@ -21,7 +21,7 @@ func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:   "doctor",
 		Usage:  "what this machine has, and whether a configuration fits it",
-		Flags:  append(slices.Concat(studentFlags(), teacherFlags(), guardFlags(), paceFlags(), planFlags()), overlapFlag()),
+		Flags:  append(slices.Concat(studentFlags(), teacherFlags(), teachingFlags(), paceFlags(), planFlags()), overlapFlag()),
 		Action: doctor,
 	}
 }

@@ -41,8 +41,9 @@ func exportCommand() *cli.Command {
 }
 
 func export(c *cli.Context) error {
-	path, out := studentFile(c.String("run"), c.String("checkpoint")), c.String("out")
-	if err := hasCheckpoint(c.String("run"), path); err != nil {
+	out := c.String("out")
+	path, err := studentFile(c.String("run"), c.String("checkpoint"))
+	if err != nil {
 		return err
 	}
 	f, err := ggml.Open(path)
@@ -90,23 +91,6 @@ func export(c *cli.Context) error {
 	return r.Emit(map[string]any{"event": "result", "command": "export", "files": files, "fallbacks": fallen})
 }
 
-// hasCheckpoint says which checkpoints a run has, when it has others than that
-// of path.
-func hasCheckpoint(folder, path string) error {
-	if _, err := os.Stat(path); err == nil {
-		return nil
-	}
-	others, err := filepath.Glob(filepath.Join(folder, "checkpoints", "*", "student.gguf"))
-	if err != nil || len(others) == 0 {
-		return nil // opening the file says what is wrong
-	}
-	var names []string
-	for _, other := range others {
-		names = append(names, filepath.Base(filepath.Dir(other)))
-	}
-	return fault.New(fault.Capability, "%s: no such file: give --checkpoint %s", path, strings.Join(names, ", "))
-}
-
 // fellBack names the matrices that could not have a type.
 func fellBack(t string, fallen []exchange.Fallback) string {
 	block := exchange.Types[t].Block()
@@ -131,6 +115,9 @@ func exportGGUF(c *cli.Context, f *ggml.File, out string) ([]exchange.Fallback, 
 		quantize = func(t ggml.Type, rows, cols int, x []float32) ([]byte, error) {
 			return library.Quantize(uint32(t), rows, cols, t.Bytes(rows*cols), x)
 		}
+	}
+	if info, err := os.Stat(out); err == nil && info.IsDir() {
+		return nil, fault.New(fault.Usage, "export: --out %s is a folder: give the name of a file", out)
 	}
 	to, err := os.Create(out + ".part")
 	if err != nil {

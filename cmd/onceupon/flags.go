@@ -66,15 +66,15 @@ func teacherFlags() []cli.Flag {
 		&cli.StringFlag{Name: "llama-dir", Usage: "`FOLDER` of libllama (llama.cpp v0.5.0); default where make fetch put it"},
 		&cli.StringFlag{Name: "rubric", Usage: "plain, chat or a TOML `FILE`"},
 		&cli.StringFlag{Name: "reading", Usage: "of the marks: expected, sampled"},
-		&cli.Float64SliceFlag{Name: "weights", Usage: "of readability, coherence and creativity, e.g. 1,1,1"},
 	}
 }
 
-// guardFlags are of a teacher that teaches.
-func guardFlags() []cli.Flag {
+// teachingFlags are of a teacher that teaches.
+func teachingFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "second-judge", Usage: "rates before and after but never teaches; none = without"},
 		maxUnreadableFlag(),
+		&cli.Float64SliceFlag{Name: "weights", Usage: "of readability, coherence and creativity in the reward, e.g. 1,1,1"},
 		yesFlag("no-probe", "teach even with a teacher that prefers noise to stories"),
 	}
 }
@@ -84,7 +84,7 @@ func maxUnreadableFlag() cli.Flag {
 }
 
 func interactFlags() []cli.Flag {
-	return append(slices.Concat(teacherFlags(), guardFlags(), paceFlags()),
+	return append(slices.Concat(teacherFlags(), teachingFlags(), paceFlags()),
 		&cli.IntFlag{Name: "batches", Usage: "of the interaction", DefaultText: configured},
 		&cli.IntFlag{Name: "budget", Usage: "of the interaction, in words; 0 = no limit", DefaultText: configured},
 		overlapFlag(),

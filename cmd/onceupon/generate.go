@@ -51,7 +51,10 @@ func generate(c *cli.Context) error {
 	if (c.String("student") == "") == (c.String("run") == "") {
 		return fault.New(fault.Usage, "generate: give either --student FILE or --run FOLDER")
 	}
-	path := studentFile(cmp.Or(c.String("student"), c.String("run")), "")
+	path, err := studentFile(cmp.Or(c.String("student"), c.String("run")), "")
+	if err != nil {
+		return err
+	}
 	if k.Rollout, err = telling(c, k.Rollout); err != nil {
 		return err
 	}

@@ -47,8 +47,11 @@ func main() {
 
 // program runs the commands with its streams; it returns the exit code.
 func program(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	app := newApp(stdout, stderr)
-	err := app.RunContext(ctx, pathLast(args))
+	out := &output{to: stdout}
+	err := newApp(out, stderr).RunContext(ctx, pathLast(args))
+	if err == nil && out.err != nil {
+		err = fmt.Errorf("standard output: %w", out.err)
+	}
 	var urfaves cli.ExitCoder // it returns one for help of an unknown command alone
 	if errors.As(err, &urfaves) {
 		err = fault.Wrap(fault.Usage, err)
@@ -57,6 +60,21 @@ func program(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "onceupon: %s\n", strings.ReplaceAll(err.Error(), context.Canceled.Error(), "interrupted"))
 	}
 	return fault.Code(err)
+}
+
+// output remembers what went wrong with it, so that no command has to look
+// after every line whether the disk was full.
+type output struct {
+	to  io.Writer
+	err error
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.to.Write(b)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 func newApp(stdout, stderr io.Writer) *cli.App {
@@ -123,9 +141,9 @@ func strict(command *cli.Command) {
 	if action == nil {
 		return
 	}
-	required := requiredFlags(command)
+	required, group := requiredFlags(command), len(command.Subcommands) > 0 // urfave/cli adds help to all later
 	command.Action = func(c *cli.Context) error {
-		if c.Args().Present() && command.ArgsUsage == "" && len(command.Subcommands) == 0 {
+		if c.Args().Present() && command.ArgsUsage == "" && !group {
 			if a := c.Args().First(); len(a) > 0 && a[0] != '-' {
 				return fault.New(fault.Usage, "%s: stray argument %q: everything is given by flags, before any argument", command.Name, a)
 			}

@@ -1,15 +1,16 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"onceupon/trainer/config"
+	"onceupon/trainer/fault"
 	"onceupon/trainer/metrics"
 	"onceupon/trainer/report"
 	"onceupon/trainer/run"
@@ -51,7 +52,10 @@ func interactCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			path := studentFile(c.String("student"), "")
+			path, err := studentFile(c.String("student"), "")
+			if err != nil {
+				return err
+			}
 			if k.Student, err = run.StudentShape(path); err != nil {
 				return err
 			}
@@ -61,12 +65,25 @@ func interactCommand() *cli.Command {
 }
 
 // studentFile is the file of a student that is given as such or as a run
-// folder, whose checkpoint of that name is taken, "" being the best.
-func studentFile(path, checkpoint string) string {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return filepath.Join(path, "checkpoints", cmp.Or(checkpoint, "best"), "student.gguf")
+// folder, whose checkpoint of that name is taken, "" being the best. A run that
+// has others only is told so.
+func studentFile(path, checkpoint string) (string, error) {
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		return path, nil // opening it says what is wrong
 	}
-	return path
+	remedy := "--checkpoint NAME"
+	if checkpoint == "" {
+		checkpoint, remedy = "best", "--student "+filepath.Join(path, "checkpoints", "NAME", "student.gguf")
+	}
+	file := filepath.Join(path, "checkpoints", checkpoint, "student.gguf")
+	others, err := filepath.Glob(filepath.Join(path, "checkpoints", "*", "student.gguf"))
+	if _, absent := os.Stat(file); absent == nil || err != nil || len(others) == 0 {
+		return file, nil
+	}
+	for i, other := range others {
+		others[i] = filepath.Base(filepath.Dir(other))
+	}
+	return "", fault.New(fault.Capability, "%s: no such file: the run has %s: give %s", file, strings.Join(others, ", "), remedy)
 }
 
 func options(c *cli.Context) run.Options {

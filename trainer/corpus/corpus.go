@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"io"
 	"io/fs"
@@ -24,17 +22,8 @@ import (
 	"onceupon/trainer/fault"
 )
 
-// File describes one file that was read.
-type File struct {
-	Path   string
-	Bytes  int
-	Words  int
-	SHA256 string // of the text, uncompressed
-}
-
 // Corpus is text in documents.
 type Corpus struct {
-	Files     []File
 	documents []string
 	words     int
 }
@@ -68,14 +57,10 @@ func Open(ctx context.Context, path string) (*Corpus, error) {
 		if err != nil {
 			return nil, err
 		}
-		sum := sha256.Sum256([]byte(text))
-		file := File{Path: p, Bytes: len(text), SHA256: hex.EncodeToString(sum[:])}
 		for _, d := range split(stripGutenberg(text)) {
-			file.Words += len(strings.Fields(d))
+			c.words += CountWords(d)
 			c.documents = append(c.documents, d)
 		}
-		c.words += file.Words
-		c.Files = append(c.Files, file)
 	}
 	if len(c.documents) == 0 {
 		return nil, fault.New(fault.Usage, "corpus %s: holds no text: give a file with words in it", path)

@@ -8,6 +8,7 @@ import (
 
 	"onceupon/bindings/student"
 	"onceupon/ggml"
+	"onceupon/trainer/fault"
 	"onceupon/trainer/tokenizer"
 )
 
@@ -45,7 +46,7 @@ func WriteHF(f *ggml.File, dir, card string) error {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+		return fault.New(fault.Usage, "export: %w: choose another --out", err)
 	}
 	tensors, err := hfTensors(f)
 	if err != nil {

@@ -86,7 +86,11 @@ func (r *Reporter) Progress(stage string, done, total int64, unit, detail string
 	if spent := now.Sub(r.started).Seconds(); spent > 0 && done > r.first {
 		rate := float64(done-r.first) / spent
 		left := time.Duration(float64(total-done)/rate) * time.Second
-		line += fmt.Sprintf("  %.4g %s/s  %s left", rate, unit, left.Round(time.Second))
+		digits := "%.4g"
+		if rate >= 1e4 { // no powers of ten
+			digits = "%.0f"
+		}
+		line += fmt.Sprintf("  "+digits+" %s/s  %s left", rate, unit, left.Round(time.Second))
 	}
 	if detail != "" {
 		line += "  " + detail

@@ -3,6 +3,9 @@
 package pretrain
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"math"
 	"math/rand/v2"
 
@@ -31,6 +34,28 @@ type Corpus struct {
 	Rows    [][]int32
 	Words   []int
 	HeldOut [][]int32
+}
+
+// SHA256 is that of all rows and their words: what decides, with the settings,
+// in which weights a reading ends.
+func (c *Corpus) SHA256() string {
+	h := sha256.New()
+	var bytes []byte
+	add := func(numbers ...int32) {
+		bytes = binary.LittleEndian.AppendUint32(bytes[:0], uint32(len(numbers)))
+		for _, n := range numbers {
+			bytes = binary.LittleEndian.AppendUint32(bytes, uint32(n))
+		}
+		h.Write(bytes)
+	}
+	for i, row := range c.Rows {
+		add(row...)
+		add(int32(c.Words[i]))
+	}
+	for _, row := range c.HeldOut {
+		add(row...)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // State is what a checkpoint keeps of pretraining; the position in the data

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -139,7 +140,7 @@ func (s *session) resume() error {
 		return err
 	}
 	if name == "" {
-		s.state = State{Phase: phasePretrain}
+		s.state = State{Phase: phasePretrain, Corpus: s.reads()}
 		if err := s.folder.CutBack(runfolder.Offsets{}); err != nil {
 			return err
 		}
@@ -151,10 +152,21 @@ func (s *session) resume() error {
 	if _, err := checkpoint.Load(s.folder.Checkpoints(), name, s.policy, &s.state); err != nil {
 		return err
 	}
+	if began := s.state.Corpus; s.state.Phase == phasePretrain && began != "" && began != s.reads() {
+		return fault.New(fault.Usage, "run folder %s: the text of %s is not the one that it began to read: bring that back or choose another --run", s.folder.Path, cmp.Or(s.c.Corpus.Path, "the storybook"))
+	}
 	s.state.Resumed = true
 	s.o.Reporter.Say("going on from %s: %s, %d words read, %d batches done", filepath.Join(s.folder.Path, "checkpoints", name),
 		s.state.Phase, s.state.Pretrain.Words, s.state.Batch)
 	return s.folder.CutBack(s.state.Offsets)
+}
+
+// reads identifies the text that is read; "" with a student that is given.
+func (s *session) reads() string {
+	if s.corpus == nil {
+		return ""
+	}
+	return s.corpus.SHA256()
 }
 
 func (s *session) close() {

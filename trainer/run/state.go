@@ -25,8 +25,9 @@ type State struct {
 	Phase      string             `json:"phase"`
 	Counter    int64              `json:"counter"` // checkpoints written
 	Pretrain   pretrain.State     `json:"pretrain"`
-	Read       Read               `json:"read"`  // what the last update of pretraining measured
-	Batch      int                `json:"batch"` // batches done
+	Corpus     string             `json:"corpus_sha256,omitempty"` // of what is read, tokenized and packed
+	Read       Read               `json:"read"`                    // what the last update of pretraining measured
+	Batch      int                `json:"batch"`                   // batches done
 	PPO        ppo.State          `json:"ppo"`
 	Budget     budget.Meter       `json:"budget"`
 	Stories    int                `json:"stories"`

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"math"
@@ -40,7 +41,7 @@ func PPO(ctx context.Context, dir string, o Options) ([]Check, error) {
 		if _, err := os.Stat(dir); err != nil {
 			return nil, fault.New(fault.Damaged, "trace: %w", err)
 		}
-		return nil, fault.New(fault.Damaged, "%s: no case %s (CASE.npz with CASE.json) in this folder", dir, o.Case)
+		return nil, fault.New(fault.Damaged, "%s: no %s.npz with %[2]s.json in this folder", dir, cmp.Or(o.Case, "CASE"))
 	}
 	return all, nil
 }
