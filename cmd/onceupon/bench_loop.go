@@ -26,6 +26,9 @@ func benchTeacher(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := bench.TakesTeacher(o); err != nil {
+		return err
+	}
 	k.Run.Threads = o.Threads
 	if c.IsSet("synthetic") {
 		folder := c.String("keep")

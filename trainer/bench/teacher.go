@@ -15,14 +15,20 @@ import (
 // as its unit.
 var teacherTasks = []string{"teacher_prefix", "teacher_prefill", "teacher_digits", "teacher_story", "teacher_story_alone"}
 
+// TakesTeacher says whether a filter leaves any of the teacher's tasks: before
+// one is loaded.
+func TakesTeacher(o Options) error {
+	if !slices.ContainsFunc(teacherTasks, o.takes) {
+		return fault.New(fault.Usage, "bench teacher: --filter %s matches none of %s", o.Filter, strings.Join(teacherTasks, ", "))
+	}
+	return nil
+}
+
 // Teacher times a judge on stories: reading the rubric (prefix), reading a
 // story behind it (prefill), its three marks (digits), both together (story),
 // and what a story would cost if it did not share the rubric with the others
 // (story_alone). Figures are per story; those of the prefix per reading.
 func Teacher(ctx context.Context, o Options, j *judge.Judge, stories []string) ([]Result, error) {
-	if !slices.ContainsFunc(teacherTasks, o.takes) {
-		return nil, fault.New(fault.Usage, "bench teacher: --filter %s matches none of %s", o.Filter, strings.Join(teacherTasks, ", "))
-	}
 	info := j.Info()
 	b := teacherBench{o: o, shape: fmt.Sprintf("%d_stories_prefix_%d", len(stories), info.PrefixTokens),
 		model: strings.TrimSuffix(filepath.Base(info.Path), ".gguf")}
