@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def catch():
 
 
 def command(step):
-    return " ".join([f"{k}={v}" for k, v in step.env.items()] + step.words)
+    return "".join(f"{k}={v} " for k, v in step.env.items()) + shlex.join(step.words)
 
 
 def reason(output):
@@ -130,7 +131,7 @@ def results(step, mark):
     for r in found:
         share = f"{100 * r['roofline_share']:.1f} %" if "roofline_share" in r and not mark else ""
         rate = f"{r['rate']:.4g} {r['rate_unit']}" if "rate" in r else ""
-        cells = {p["name"]: f"{p['ratio']:.2f}" for p in r.get("peer", []) if p.get("ratio")}
+        cells = {p["name"]: f"{p['ratio']:.2f}" for p in r.get("peer", []) if p.get("ratio") and not mark}
         lines.append(f"| {r['name']} | {r['shape']} | {r['variant']} | {r['ns_per_op'] / 1e3:.1f} us{mark} | {r.get('gb_per_s', 0):.0f} | {r.get('gflop_per_s', 0):.0f} |"
                      f" {share} | {rate} |" + "".join(f" {cells.get(p, '')} |" for p in peers))
     lines += ["", *step.get("notes", [])]

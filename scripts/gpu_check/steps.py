@@ -60,7 +60,7 @@ def bench(headline=None):
                 said.append(f"{r['name']} {r['rate']:.4g} {r['rate_unit']}")
                 if r["name"].startswith("train"):
                     said.append("no MFU: emulated" if step.get("emulated") else f"MFU {100 * r['roofline_share']:.1f} %" if "roofline_share" in r else "no MFU: no peak of this card is known")
-                said += [f"{p['name']} takes {p['ratio']:.2f} x that time" for p in r.get("peer", []) if p.get("ratio")]
+                said += [f"{p['name']} ran" if step.get("emulated") else f"{p['name']} takes {p['ratio']:.2f} x that time" for p in r.get("peer", []) if p.get("ratio")]
                 gaps = [f"{p['name']} has no figure: {p['missing']}" for p in r.get("peer", []) if p.get("missing")]
                 if gaps:
                     said, step["status"] = said + gaps, "missing"

@@ -66,6 +66,16 @@ class Check(unittest.TestCase):
         self.assertIn("torch has no figure: not installed: make peers", s["figures"])
         self.assertIn("MFU = a formula", self.written()[1])
 
+    def test_peer(self):
+        timed = BENCH % '{"name": "torch", "ratio": 1.5}'
+        s = self.step(f"echo '{timed}'", steps.bench("train"))
+        self.assertEqual(s["status"], "passed")
+        self.assertIn("torch takes 1.50 x that time", s["figures"])
+        self.assertIn("| 1.50 |", self.written()[1])
+        self.check = report.Report(self.folder, dict(CARD, emulated=True))
+        s = self.step(f"echo '{timed}'", steps.bench("train"))
+        self.assertNotIn("1.5", s["figures"] + self.written()[1])
+
     def test_stopped_with_what_it_started(self):
         s = self.step(f"sleep 60 & echo $! > {self.folder}/child; wait", limit=0.5)
         self.assertEqual((s["status"], self.check.end()), ("stopped after 0 s", 1))
