@@ -58,11 +58,20 @@ class Report:
         return 1 if bad or not statuses else 4 if missing else 0
 
 
+ending = {"by": 0, "held": False}
+
+
+def told_to_end(number, _):
+    ending["by"] = number
+    if not ending["held"]:
+        sys.exit(128 + number)
+
+
 def catch():
     """A check that is told to end, also by a connection that breaks, stops its step on the way out."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup
-            signal.signal(number, lambda n, _: sys.exit(128 + n))
+            signal.signal(number, told_to_end)
 
 
 def command(step):
@@ -79,13 +88,17 @@ def execute(s, step, limit):
     """The output of a step, which is stopped with all that it started."""
     begin = time.monotonic()
     with tempfile.TemporaryFile("w+", errors="replace") as said:
+        ending["held"] = True  # a step that is half started could not be stopped
         try:
             process = subprocess.Popen(s.words, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
                                        env=dict(os.environ, ONCEUPON_CUDA_LIBRARY=LIBRARY, **s.env))
         except OSError as e:
-            step["status"] = "failed"
+            ending["held"], step["status"] = False, "failed"
             return str(e)
         try:
+            ending["held"] = False
+            if ending["by"]:
+                sys.exit(128 + ending["by"])
             step["exit"] = process.wait(timeout=limit)
             step["status"] = "passed" if step["exit"] == 0 else "failed" if step["exit"] > 0 else f"killed by {signal.Signals(-step['exit']).name}"
         except subprocess.TimeoutExpired:
