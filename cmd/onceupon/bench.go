@@ -200,10 +200,11 @@ func benchTokenizer(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	limit := int(c.Float64("megabytes") * 1e6)
-	if limit < 1000 {
-		return fault.New(fault.Usage, "--megabytes %g: at least 0.001", c.Float64("megabytes"))
+	megabytes := c.Float64("megabytes")
+	if !(megabytes >= 0.001 && megabytes <= 1e5) {
+		return fault.New(fault.Usage, "--megabytes %g: must be in 0.001..100000", megabytes)
 	}
+	limit := int(megabytes * 1e6)
 	docs := storybook.New(1).Documents(limit)
 	if path := c.String("corpus"); path != "" {
 		text, err := corpus.Open(c.Context, path)

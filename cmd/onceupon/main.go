@@ -144,10 +144,12 @@ func strict(command *cli.Command) {
 	required, group := requiredFlags(command), len(command.Subcommands) > 0 // urfave/cli adds help to all later
 	command.Action = func(c *cli.Context) error {
 		if c.Args().Present() && command.ArgsUsage == "" && !group {
-			if a := c.Args().First(); len(a) > 0 && a[0] != '-' {
-				return fault.New(fault.Usage, "%s: stray argument %q: everything is given by flags, before any argument", command.Name, a)
+			return fault.New(fault.Usage, "%s: stray argument %q: everything is given by flags, before any argument", command.Name, c.Args().First())
+		}
+		for _, a := range c.Args().Slice() {
+			if strings.HasPrefix(a, "-") && !group {
+				return fault.New(fault.Usage, "%s: %s comes behind an argument: flags go first", command.Name, a)
 			}
-			return fault.New(fault.Usage, "%s: stray argument %q", command.Name, c.Args().First())
 		}
 		for _, name := range required {
 			if c.String(name) == "" {
