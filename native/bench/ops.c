@@ -122,8 +122,9 @@ OP(sample)
 }
 OP(adamw)
 {
-    adamw_options o = {1e-9, .9, .999, 1e-8, .01, 1, 1};
-    OPS->adamw(B, b->x[0], b->x[1], b->x[2], b->x[3], 12 * (size_t)b->C * (size_t)b->C, b->norm, o);
+    size_t count = 12 * (size_t)b->C * (size_t)b->C;
+    adamw_options o = {1e-9, .9, .999, 1e-8, .01, 1, 1, count};
+    OPS->adamw(B, b->x[0], b->x[1], b->x[2], b->x[3], count, b->norm, o);
 }
 OP(gradient_norm) { OPS->gradient_norm(B, b->norm, b->x[0], 12 * (size_t)b->C * (size_t)b->C); }
 

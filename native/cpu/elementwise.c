@@ -177,7 +177,7 @@ void CPU_NAME(cpu_adamw)(backend *b, float *w, const float *g, float *m, float *
              .x = g,
              .m = m,
              .v = v,
-             .count = count,
+             .count = o.decayed,
              .beta1 = vec_set((float)o.beta1),
              .rest1 = vec_set((float)(1 - o.beta1)),
              .beta2 = vec_set((float)o.beta2),
@@ -187,6 +187,10 @@ void CPU_NAME(cpu_adamw)(backend *b, float *w, const float *g, float *m, float *
              .step = vec_set((float)(o.lr / correction1)),
              .root_scale = vec_set((float)(1 / sqrt(correction2))),
              .epsilon = vec_set((float)o.epsilon)};
+    run_chunks(b, &j, adamw_task);
+    j.to += o.decayed, j.x += o.decayed, j.m += o.decayed, j.v += o.decayed;
+    j.count = count - o.decayed;
+    j.keep = vec_set(1);
     run_chunks(b, &j, adamw_task);
 }
 

@@ -66,15 +66,17 @@ void cuda_gradient_norm(backend *b, double *norm, const float *g, size_t count)
 /* What does not depend on the element or the norm, as fp32. */
 struct adamw_factors {
     float beta1, rest1, beta2, rest2, keep, step, root_scale, epsilon, max_grad_norm;
+    size_t decayed;
 };
 
-__device__ __forceinline__ void adamw_element(float &w, float g, float &m, float &v, float scale,
+__device__ __forceinline__ void adamw_element(float &w, float g, float &m, float &v, float scale, size_t i,
                                               const adamw_factors &f)
 {
+    const float keep = i < f.decayed ? f.keep : 1;
     g *= scale;
     m = fmaf(f.rest1, g, f.beta1 * m);
     v = fmaf(f.rest2, g * g, f.beta2 * v);
-    w = w * f.keep - f.step * m / (sqrtf(v) * f.root_scale + f.epsilon);
+    w = w * keep - f.step * m / (sqrtf(v) * f.root_scale + f.epsilon);
 }
 
 static __global__ void __launch_bounds__(THREADS)
@@ -92,17 +94,17 @@ static __global__ void __launch_bounds__(THREADS)
         return;
     if (i + ADAMW_ELEMENTS <= count) {
         float4 wi = load4(w + i), gi = load4(g + i), mi = load4(m + i), vi = load4(v + i);
-        adamw_element(wi.x, gi.x, mi.x, vi.x, scale, f);
-        adamw_element(wi.y, gi.y, mi.y, vi.y, scale, f);
-        adamw_element(wi.z, gi.z, mi.z, vi.z, scale, f);
-        adamw_element(wi.w, gi.w, mi.w, vi.w, scale, f);
+        adamw_element(wi.x, gi.x, mi.x, vi.x, scale, i, f);
+        adamw_element(wi.y, gi.y, mi.y, vi.y, scale, i + 1, f);
+        adamw_element(wi.z, gi.z, mi.z, vi.z, scale, i + 2, f);
+        adamw_element(wi.w, gi.w, mi.w, vi.w, scale, i + 3, f);
         store4(w + i, wi);
         store4(m + i, mi);
         store4(v + i, vi);
         return;
     }
     for (size_t k = i; k < count; k++)
-        adamw_element(w[k], g[k], m[k], v[k], scale, f);
+        adamw_element(w[k], g[k], m[k], v[k], scale, k, f);
 }
 
 void cuda_adamw(backend *b, float *w, const float *g, float *m, float *v, size_t count, const double *norm,
@@ -117,7 +119,8 @@ void cuda_adamw(backend *b, float *w, const float *g, float *m, float *v, size_t
                        .step = (float)(o.lr / correction1),
                        .root_scale = (float)(1 / sqrt(correction2)),
                        .epsilon = (float)o.epsilon,
-                       .max_grad_norm = o.max_grad_norm};
+                       .max_grad_norm = o.max_grad_norm,
+                       .decayed = o.decayed};
     LAUNCH(adamw, blocks_for(count, THREADS * ADAMW_ELEMENTS), THREADS, 0, cuda(b)->stream, w, g, m, v, count, norm, f);
     CUDA_OP_END(b);
 }

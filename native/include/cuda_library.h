@@ -6,7 +6,7 @@
 
 #include "ops.h"
 
-#define CUDA_LIBRARY_ABI 3
+#define CUDA_LIBRARY_ABI 4
 
 /* Tokens whose logits exist at a time: enough rows to fill a card. A decode
  * step comes in few sizes, so that each is recorded once. */

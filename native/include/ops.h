@@ -79,6 +79,7 @@ typedef struct adamw_options {
     double lr, beta1, beta2, epsilon, weight_decay;
     float max_grad_norm; /* 0 = no clipping */
     int64_t step;
+    size_t decayed; /* so many elements decay, the first ones */
 } adamw_options;
 
 /* torch.nn.utils.clip_grad_norm_: max / (norm + 1e-6), at most 1. */
@@ -187,9 +188,9 @@ typedef struct op_table {
      * backend memory, so that nobody waits for it. */
     void (*gradient_norm)(backend *b, double *norm, const float *g, size_t count);
     /* Decoupled AdamW (Loshchilov & Hutter 2019) in PyTorch's order:
-     * w -= lr * decay * w; m, v; w -= lr * m^ / (sqrt(v^) + epsilon), with g
-     * times adamw_gradient_scale(*norm). Changes nothing when *norm is not
-     * finite. */
+     * w -= lr * decay * w where it decays; m, v; w -= lr * m^ / (sqrt(v^) +
+     * epsilon), with g times adamw_gradient_scale(*norm). Changes nothing when
+     * *norm is not finite. */
     void (*adamw)(backend *b, float *w, const float *g, float *m, float *v, size_t count, const double *norm,
                   adamw_options options);
 

@@ -263,18 +263,27 @@ static int reserve_host(student *s)
     return !s->host_ids || !s->host_logprob;
 }
 
-/* Fills the parameter offsets; each parameter starts on a cache line. */
-static size_t layout(const student_options *o, size_t *offsets)
+/* Fills the parameter offsets, from `first` on for matrices or for vectors;
+ * returns where they end. Each parameter starts on a cache line. */
+static size_t layout_kind(const student_options *o, int matrix, size_t first, size_t *offsets)
 {
-    size_t total = 0;
     for (int i = 0; i < parameter_total(o); i++) {
         student_parameter p;
         parameter_describe(o, i, &p);
+        if (p.matrix != matrix)
+            continue;
         if (offsets)
-            offsets[i] = total;
-        total += ((size_t)p.rows * (size_t)p.cols + 15) / 16 * 16;
+            offsets[i] = first;
+        first += ((size_t)p.rows * (size_t)p.cols + 15) / 16 * 16;
     }
-    return total;
+    return first;
+}
+
+/* Matrices lie before vectors: AdamW, which may spare vectors the decay, is one
+ * pass. */
+static size_t layout(const student_options *o, size_t *offsets)
+{
+    return layout_kind(o, 0, layout_kind(o, 1, 0, offsets), offsets);
 }
 
 static backend_limits limits_of(const student_options *o)
@@ -323,6 +332,7 @@ int student_create(const student_options *options, student **out, char *message,
     s->options = *options;
     student_memory plan;
     s->parameter_floats = layout(options, NULL);
+    s->matrix_floats = layout_kind(options, 1, 0, NULL);
     reserve_all(s, &plan, 0);
     backend_limits limits = limits_of(options);
     limits.bytes = plan.weights + plan.gradients + plan.moments + plan.activations + plan.workspace + plan.cache;

@@ -41,6 +41,7 @@ struct student {
 
     int parameter_count;
     size_t parameter_floats;                   /* of one array, paddings included */
+    size_t matrix_floats;                      /* of them the matrices', which come first */
     float *arrays[4];                          /* enum student_array */
     size_t *parameter_offsets;                 /* [parameter_count], host */
     block_activations *blocks;                 /* [layers], host */

@@ -100,30 +100,22 @@ int student_zero_gradients(student *s, char *message, size_t capacity)
 
 int student_adamw(student *s, const student_adamw_options *o, double *gradient_norm, char *message, size_t capacity)
 {
-    if (!s->options.train || !o || o->size != sizeof *o || o->step < 1)
-        return fail(message, capacity, STUDENT_E_ARGUMENT, "adamw needs train, options of this library and step >= 1");
-    /* Paddings between parameters are zero, so one pass covers all. */
+    /* Paddings between parameters are zero and stay zero, so one pass covers all;
+     * without an epsilon they would become 0 / 0. */
+    if (!s->options.train || !o || o->size != sizeof *o || o->step < 1 || !((float)o->epsilon > 0))
+        return fail(message, capacity, STUDENT_E_ARGUMENT,
+                    "adamw needs train, options of this library, step >= 1 and epsilon > 0");
     OPS(s)->gradient_norm(B(s), s->norm, s->arrays[STUDENT_GRADIENTS], s->parameter_floats);
     adamw_options step = {.lr = o->lr,
                           .beta1 = o->beta1,
                           .beta2 = o->beta2,
                           .epsilon = o->epsilon,
+                          .weight_decay = o->weight_decay,
                           .max_grad_norm = o->max_grad_norm,
-                          .step = o->step};
-    /* One decay for all: one call. Paddings are zero and stay zero. */
-    int uniform = (o->weight_decay == 0 || o->decay_vectors) && o->epsilon > 0;
-    step.weight_decay = o->weight_decay;
-    if (uniform)
-        OPS(s)->adamw(B(s), s->arrays[STUDENT_WEIGHTS], s->arrays[STUDENT_GRADIENTS], s->arrays[STUDENT_MOMENT1],
-                      s->arrays[STUDENT_MOMENT2], s->parameter_floats, s->norm, step);
-    for (int i = 0; i < s->parameter_count && !uniform; i++) {
-        student_parameter p;
-        parameter_describe(&s->options, i, &p);
-        step.weight_decay = p.matrix || o->decay_vectors ? o->weight_decay : 0;
-        OPS(s)->adamw(B(s), parameter(s, STUDENT_WEIGHTS, i), parameter(s, STUDENT_GRADIENTS, i),
-                      parameter(s, STUDENT_MOMENT1, i), parameter(s, STUDENT_MOMENT2, i),
-                      (size_t)p.rows * (size_t)p.cols, s->norm, step);
-    }
+                          .step = o->step,
+                          .decayed = o->decay_vectors ? s->parameter_floats : s->matrix_floats};
+    OPS(s)->adamw(B(s), s->arrays[STUDENT_WEIGHTS], s->arrays[STUDENT_GRADIENTS], s->arrays[STUDENT_MOMENT1],
+                  s->arrays[STUDENT_MOMENT2], s->parameter_floats, s->norm, step);
     s->weights_stale = 1;
     double norm;
     OPS(s)->download(B(s), &norm, s->norm, sizeof norm);

@@ -1,5 +1,5 @@
 /* AdamW (Loshchilov & Hutter 2019) in the order of torch.optim.AdamW:
- *   w -= lr * decay * w
+ *   w -= lr * decay * w, where it decays
  *   m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2
  *   w -= lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + epsilon)
  * decay 0 is torch.optim.Adam. */
@@ -19,7 +19,7 @@ void ref_adamw(backend *b, float *w, const float *g, float *m, float *v, size_t 
         double gradient = g[i] * scale;
         double m1 = o.beta1 * m[i] + (1 - o.beta1) * gradient;
         double v1 = o.beta2 * v[i] + (1 - o.beta2) * gradient * gradient;
-        double decayed = w[i] - o.lr * o.weight_decay * w[i];
+        double decayed = i < o.decayed ? w[i] - o.lr * o.weight_decay * w[i] : w[i];
         m[i] = (float)m1;
         v[i] = (float)v1;
         w[i] = (float)(decayed - o.lr / correction1 * m1 / (sqrt(v1 / correction2) + o.epsilon));

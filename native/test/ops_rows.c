@@ -158,7 +158,10 @@ void test_optimizer(backend *b, backend *r, int count)
     float *w0 = filled(n, 4), *g = filled(n, 1), *m0 = filled(n, 1), *v0 = filled(n, 1);
     for (size_t i = 0; i < n; i++)
         v0[i] *= v0[i];
-    adamw_options o = {1e-3, 0.9, 0.999, 1e-8, 0.01, 2, 3};
+    /* A step in which all decay, one in which the first ones do, one in which none does; so much that a single
+     * element shows. */
+    const size_t decayed[] = {n, n / 2 + 1, 0};
+    adamw_options o = {1e-3, 0.9, 0.999, 1e-8, 100, 2, 3, n};
     backend *both[2] = {b, r};
     double norm = 4, refused = NAN, norms[2];
     float *w[2], *m[2], *v[2];
@@ -173,7 +176,13 @@ void test_optimizer(backend *b, backend *r, int count)
         double *norm_on = on(z, &norms[k], sizeof norm);
         z->ops->adamw(z, w[k], gz, m[k], v[k], n, on(z, &refused, sizeof refused), o);
         check(z, "adamw, norm not finite", shape, floats_back(z, w[k], n), w0, n, 0);
-        z->ops->adamw(z, w[k], gz, m[k], v[k], n, on(z, &norm, sizeof norm), o);
+        double *accepted = on(z, &norm, sizeof norm);
+        for (int i = 0; i < 3; i++) {
+            adamw_options step = o;
+            step.decayed = decayed[i];
+            step.step += i;
+            z->ops->adamw(z, w[k], gz, m[k], v[k], n, accepted, step);
+        }
         z->ops->gradient_norm(z, norm_on, gz, n);
         back(z, &norms[k], norm_on, sizeof norm);
     }
