@@ -44,7 +44,7 @@ type Config struct {
 type Options struct {
 	Backend       string // "ref", "cpu" or "cuda"
 	ISA           string // cpu: "auto" or one of ISAs; cuda: "auto" (what Precision says), "fp32" or "bf16"
-	Kernels       string // cpu: variants of ops, "op=name,..." of Kernels; "" = the defaults
+	Kernels       string // variants of ops, "op=name,..." of Kernels; "" = the defaults
 	Precision     string // "" or "fp32"; "bf16": factors of multiplications are rounded to bf16, sums are fp32; "auto": bf16 on cuda
 	Threads       int
 	MaxTokens     int  // packed tokens of one call
@@ -67,8 +67,19 @@ var Recomputes = []string{"none", "ffn", "layer", "pair"}
 // avx512 with bf16 multiplications.
 var ISAs = []string{"avx512bf16", "avx512", "avx2", "portable"}
 
-// Kernels are the variants of ops that Options.Kernels may name, "op=name".
-func Kernels() []string {
+// Measure is the kernel that stands for the fastest multiplication of each
+// weight; ":FILE" behind it keeps what was measured there, or takes it from there.
+const Measure = "matmul=measure"
+
+// Kernels are the variants of a backend's ops that Options.Kernels may name,
+// "op=name". Those of cuda are in a library that is opened later.
+func Kernels(backend string) []string {
+	if backend == "cuda" {
+		return []string{Measure, "matmul=mma", "matmul=wgmma", "matmul=cublaslt", "matmul=simt"}
+	}
+	if backend != "cpu" {
+		return nil
+	}
 	var all []string
 	for i := C.int32_t(0); C.student_kernel(i, 0) != nil; i++ {
 		all = append(all, C.GoString(C.student_kernel(i, 0))+"="+C.GoString(C.student_kernel(i, 1)))

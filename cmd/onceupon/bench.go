@@ -23,7 +23,7 @@ func benchCommand() *cli.Command {
 	flags := func(more ...cli.Flag) []cli.Flag { return benchFlags(append(commonFlags(), threads), more...) }
 	shape := &cli.StringFlag{Name: "shape", Value: "default", Usage: "default, small, tiny; student also small64 (rows of 64 tokens) and paper (360 stories, for a card), ops also rollout or stories,length,width,heads,vocab"}
 	backend := &cli.StringFlag{Name: "backend", Value: "cpu", Usage: "cpu, cuda, ref"}
-	variant := &cli.StringSliceFlag{Name: "variant", Usage: "of the cpu backend: an ISA (auto, avx512bf16, avx512, avx2, portable) or a kernel such as matmul=openblas; of cuda a precision (auto, bf16, fp32); several are timed side by side"}
+	variant := &cli.StringSliceFlag{Name: "variant", Usage: "of the cpu backend: an ISA (auto, avx512bf16, avx512, avx2, portable) or a kernel such as matmul=openblas; of cuda a precision (auto, bf16, fp32) or a kernel such as matmul=wgmma; several are timed side by side"}
 	recompute := &cli.StringSliceFlag{Name: "recompute", Value: cli.NewStringSlice("none"), Usage: "instead of keeping it, in training: none, ffn, layer, pair; several are timed one after the other"}
 	peer := &cli.StringSliceFlag{Name: "peer", Usage: "`NAME=PROGRAM ARGS` that does the same work (scripts/peers); student also libllama"}
 	return &cli.Command{
@@ -95,11 +95,11 @@ func measurement(c *cli.Context) (bench.Options, bench.Machine, []string, error)
 	} else if len(variants) == 0 {
 		variants = []string{"auto"}
 	}
-	known, best := slices.Concat(student.ISAs, student.Kernels()), student.BestISA()
+	known, best := slices.Concat(student.ISAs, student.Kernels("cpu")), student.BestISA()
 	switch b := c.String("backend"); b {
 	case "", "cpu": // benches without the flag are of the processor
 	case "cuda":
-		known, best = student.Precisions, student.Precisions[0]
+		known, best = slices.Concat(student.Precisions, student.Kernels("cuda")), student.Precisions[0]
 	case "ref":
 		known, best = []string{"plain"}, "plain"
 	default:

@@ -169,10 +169,10 @@ func resolve(c *cli.Context) (config.Config, error) {
 		switch {
 		case isISA && isa != "":
 			k.Run.ISA = isa
-		case slices.Contains(student.Kernels(), kernel):
+		case slices.Contains(student.Kernels(k.Run.Backend), kernel):
 			k.Run.Kernels = strings.Trim(k.Run.Kernels+","+kernel, ",")
 		default:
-			return k, fault.New(fault.Usage, "--kernel %s: the variants are isa=auto, isa=%s, %s", kernel, strings.Join(student.ISAs, ", isa="), strings.Join(student.Kernels(), ", "))
+			return k, fault.New(fault.Usage, "--kernel %s: the variants are isa=auto, isa=%s, %s", kernel, strings.Join(student.ISAs, ", isa="), strings.Join(student.Kernels(k.Run.Backend), ", "))
 		}
 	}
 	k = k.Resolve()

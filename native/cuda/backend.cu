@@ -149,6 +149,8 @@ int cuda_create(backend *b, const backend_limits *limits, char *message, size_t 
         status = cuda_matmul_create(b, message, capacity);
     if (!status)
         status = take_memory(s, message, capacity);
+    if (!status)
+        status = cuda_matmul_measure(b, message, capacity);
     if (status) {
         cuda_destroy(b);
         return status;

@@ -32,8 +32,10 @@ int cuda_replay(backend *b, uint64_t key);
 void cuda_recorded(backend *b);
 void cuda_recordings_destroy(backend *b);
 
-/* Chooses what multiplies (matmul_choice.cu). */
+/* Chooses what multiplies (matmul_choice.cu), and, once there are stream and
+ * workspace, measures it if that was asked for (matmul_measure.cu). */
 int cuda_matmul_create(backend *b, char *message, size_t capacity);
+int cuda_matmul_measure(backend *b, char *message, size_t capacity);
 void cuda_matmul_destroy(backend *b);
 
 #endif

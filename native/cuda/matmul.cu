@@ -26,7 +26,8 @@ static const void *factor(backend *b, tensor w, int type, const char *op)
     return copy;
 }
 
-static matmul_problem problem(matmul_form form, int M, int N, int K, const void *x, const void *y, int type, tensor out)
+matmul_problem matmul_describe(matmul_form form, int M, int N, int K, const void *x, const void *y, int type,
+                               tensor out)
 {
     size_t element = tensor_element(type);
     matmul_problem p = {};
@@ -55,7 +56,7 @@ static void by_weight(backend *b, matmul_form form, matmul_finish finish, tensor
     const void *weight = factor(b, w, x.type, op);
     if (!weight || !out.rows)
         return;
-    matmul_problem p = problem(form, out.rows, out.cols, x.cols, x.data, weight, x.type, out);
+    matmul_problem p = matmul_describe(form, out.rows, out.cols, x.cols, x.data, weight, x.type, out);
     p.finish = finish;
     p.side = side.data;
     p.out_wide = p.out_wide && (uintptr_t)side.data % 16 == 0;
@@ -98,7 +99,7 @@ void cuda_matmul_backward_weight(backend *b, tensor dw, float *dbias, tensor dou
         matmul_vector_backward_weight(b, dw.data, dbias, dout, x);
         return;
     }
-    matmul_problem p = problem(BACKWARD_WEIGHT, dout.cols, x.cols, x.rows, dout.data, x.data, x.type, dw);
+    matmul_problem p = matmul_describe(BACKWARD_WEIGHT, dout.cols, x.cols, x.rows, dout.data, x.data, x.type, dw);
     p.finish = FINISH_ADD;
     p.column_sums = dbias;
     matmul_run(b, p);

@@ -10,9 +10,9 @@
  * Bits. A kernel sums an element over rising K in one accumulator, so its bits
  * depend neither on M nor on the tile: decoding one row and training on
  * thousands agree. BACKWARD_WEIGHT alone is cut along K (matmul_cut), by a rule
- * of the shape, and the parts are added in their order. Variants (enum
- * matmul_variant) differ in bits, tiles of a variant do not: tiles are chosen
- * freely, a variant by name only (matmul_choice.cu). */
+ * of the shape, and the parts are added in their order. Variants differ in bits,
+ * tiles of a variant do not: tiles are chosen freely, a variant by name, or as
+ * was measured once and is kept (matmul_choice.cu, matmul_measure.cu). */
 #ifndef CUDA_MATMUL_CUH
 #define CUDA_MATMUL_CUH
 
@@ -56,8 +56,9 @@ struct matmul_tile {
 
 struct matmul_variant {
     const char *name;
-    int type;  /* of a and b */
-    bool cuts; /* takes BACKWARD_WEIGHT in parts (matmul_cut) */
+    int type;   /* of a and b */
+    bool alike; /* a row of FORWARD has the same bits for every M */
+    bool cuts;  /* takes BACKWARD_WEIGHT in parts (matmul_cut) */
     int tiles;
     const matmul_tile *tile;
     /* Whether it can do this problem; NULL: every one. Depends on N and K, not on
@@ -71,6 +72,16 @@ struct matmul_variant {
 };
 
 extern const matmul_variant matmul_simt, matmul_mma, matmul_wgmma, matmul_cublaslt;
+
+/* The first is the default of its type. */
+static const matmul_variant *const matmul_variants[] = {&matmul_mma, &matmul_wgmma, &matmul_cublaslt, &matmul_simt};
+
+/* The weight of a problem. */
+inline int matmul_outputs(const matmul_problem *p)
+{
+    return p->form == FORWARD ? p->N : p->form == BACKWARD_INPUT ? p->K : p->M;
+}
+inline int matmul_inputs(const matmul_problem *p) { return p->form == FORWARD ? p->K : p->N; }
 
 /* Calls f with the form of the problem as a constant: decltype(form)::value. */
 template <class F> inline void matmul_by_form(const matmul_problem *p, F f)
@@ -114,8 +125,48 @@ template <class T, bool K_FAST, int BK> struct matmul_slices {
     }
 };
 
-/* matmul_choice.cu: runs the problem by the variant of the backend. */
+/* matmul.cu: FINISH_STORE of x and y into out. */
+matmul_problem matmul_describe(matmul_form form, int M, int N, int K, const void *x, const void *y, int type,
+                               tensor out);
+
+/* matmul_choice.cu: the name of the variant that is asked for, or NULL. */
+const char *matmul_asked(const backend_limits *limits);
+/* matmul_measure.cu: FILE of "measure:FILE", "" of "measure", NULL of any other name. */
+const char *matmul_measured_file(const char *name);
+
+/* matmul_choice.cu: runs the problem by the variant of the backend, or by v. */
 void matmul_run(backend *b, matmul_problem p);
+void matmul_run_by(backend *b, const matmul_variant *v, matmul_problem p);
+
+/* Milliseconds of RUNS calls of f after one to warm up; INFINITY when they cannot
+ * be had. */
+template <class F> float matmul_time(backend *b, F f)
+{
+    enum { RUNS = 3 };
+    cuda_state *s = cuda(b);
+    cudaEvent_t from = nullptr, to = nullptr;
+    float milliseconds = INFINITY;
+    f();
+    cudaError_t error = cudaEventCreate(&from);
+    if (error == cudaSuccess)
+        error = cudaEventCreate(&to);
+    if (error == cudaSuccess)
+        error = cudaEventRecord(from, s->stream);
+    for (int i = 0; i < RUNS; i++)
+        f();
+    if (error == cudaSuccess)
+        error = cudaEventRecord(to, s->stream);
+    if (error == cudaSuccess)
+        error = cudaEventSynchronize(to);
+    if (error == cudaSuccess)
+        error = cudaEventElapsedTime(&milliseconds, from, to);
+    if (from)
+        cudaEventDestroy(from);
+    if (to)
+        cudaEventDestroy(to);
+    cuda_note(b, error, __func__);
+    return error == cudaSuccess ? milliseconds : INFINITY;
+}
 
 /* matmul_cut.cu. BACKWARD_WEIGHT has few tiles (O I of them) and a long K
  * (rows): it is cut so that tiles of 128 x 128 times cuts come near 264, two for

@@ -1,10 +1,11 @@
 /* Choice of a variant and of its tile.
  *
- * A variant has bits of its own, so it is chosen by name and stays: the
- * environment variable ONCEUPON_CUDA_MATMUL, or mma (bf16) and simt (fp32). A
- * run that is resumed multiplies as it began, on any card, without a record of
- * what was measured where. Tiles of a variant give the same bits, so the best
- * tile of a shape is found by timing at its first use and kept in the backend.
+ * A variant has bits of its own, so it is chosen by name and stays: "matmul=NAME"
+ * of the student's kernels, which a run keeps in its configuration; else the
+ * environment variable ONCEUPON_CUDA_MATMUL, for tests and benches; else mma
+ * (bf16) or simt (fp32). "measure" and "measure:FILE" take the fastest for
+ * every weight (matmul_measure.cu). Tiles of a variant give the same bits, so the
+ * best tile of a shape is found by timing at its first use and kept in the backend.
  * Inside a recording, where nothing can be waited for, and when
  * ONCEUPON_CUDA_TILES is "estimated", a model of the card takes the place of the
  * timing; a number there is the tile of every shape, for tests and benches. */
@@ -14,40 +15,47 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const matmul_variant *const variants[] = {&matmul_mma, &matmul_wgmma, &matmul_cublaslt, &matmul_simt};
+const char *matmul_asked(const backend_limits *limits)
+{
+    const char *kernels = limits->kernels;
+    if (kernels && *kernels)
+        return strncmp(kernels, "matmul=", 7) ? kernels : kernels + 7;
+    return getenv("ONCEUPON_CUDA_MATMUL");
+}
 
 int cuda_matmul_create(backend *b, char *message, size_t capacity)
 {
     cuda_state *s = cuda(b);
     matmul_choices *c = &s->matmul;
-    const char *name = getenv("ONCEUPON_CUDA_MATMUL"), *tiles = getenv("ONCEUPON_CUDA_TILES");
+    const char *name = matmul_asked(&s->limits), *tiles = getenv("ONCEUPON_CUDA_TILES");
     c->fixed = tiles && tiles[0] >= '0' && tiles[0] <= '9' ? atoi(tiles) : -1;
 #ifdef STUDENT_EMULATION
     c->timed = tiles && !strcmp(tiles, "timed"); /* times of the emulation say nothing of a card */
 #else
     c->timed = !tiles || strcmp(tiles, "estimated");
 #endif
+    bool measured = matmul_measured_file(name) != nullptr;
     char known[128] = "";
-    for (const matmul_variant *v : variants) {
+    for (const matmul_variant *v : matmul_variants) {
         if (v->type != s->activations)
             continue;
-        if (!c->variant && (!name || !strcmp(name, v->name)))
+        if (!c->variant && (!name || measured || !strcmp(name, v->name)))
             c->variant = v;
         size_t used = strlen(known);
-        snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", v->name);
+        snprintf(known + used, sizeof known - used, "%s, ", v->name);
     }
     if (c->variant)
         return c->variant->open ? c->variant->open(b, message, capacity) : STUDENT_OK;
-    snprintf(message, capacity, "cuda: ONCEUPON_CUDA_MATMUL is %s; with %s there are %s", name,
+    snprintf(message, capacity, "cuda: no multiplication is called %s; with %s there are %smeasure", name,
              s->activations == TENSOR_BF16 ? "bf16" : "fp32", known);
     return STUDENT_E_ARGUMENT;
 }
 
 void cuda_matmul_destroy(backend *b)
 {
-    const matmul_variant *v = cuda(b)->matmul.variant;
-    if (v && v->close)
-        v->close(b);
+    for (const matmul_variant *v : matmul_variants)
+        if (v->close)
+            v->close(b);
 }
 
 /* Waves of tiles over the multiprocessors, each as long as its elements. */
@@ -68,41 +76,20 @@ static int estimated_tile(const cuda_state *s, const matmul_variant *v, const ma
     return best;
 }
 
-/* Three runs after one to warm up, whose results are thrown away. */
+/* Of runs whose results are thrown away. */
 static int timed_tile(backend *b, const matmul_variant *v, const matmul_problem *p)
 {
-    enum { RUNS = 3 };
-    cuda_state *s = cuda(b);
     matmul_problem dry = *p;
     dry.finish = FINISH_DISCARD;
-    cudaEvent_t from = nullptr, to = nullptr;
-    int best = estimated_tile(s, v, p);
+    int best = estimated_tile(cuda(b), v, p);
     float least = INFINITY;
-    cudaError_t error = cudaEventCreate(&from);
-    if (error == cudaSuccess)
-        error = cudaEventCreate(&to);
-    for (int t = 0; t < v->tiles && error == cudaSuccess; t++) {
-        v->run(b, &dry, t);
-        error = cudaEventRecord(from, s->stream);
-        for (int i = 0; i < RUNS; i++)
-            v->run(b, &dry, t);
-        float milliseconds = 0;
-        if (error == cudaSuccess)
-            error = cudaEventRecord(to, s->stream);
-        if (error == cudaSuccess)
-            error = cudaEventSynchronize(to);
-        if (error == cudaSuccess)
-            error = cudaEventElapsedTime(&milliseconds, from, to);
-        if (error == cudaSuccess && milliseconds < least) {
+    for (int t = 0; t < v->tiles; t++) {
+        float milliseconds = matmul_time(b, [&] { v->run(b, &dry, t); });
+        if (milliseconds < least) {
             least = milliseconds;
             best = t;
         }
     }
-    if (from)
-        cudaEventDestroy(from);
-    if (to)
-        cudaEventDestroy(to);
-    cuda_note(b, error, __func__);
     return best;
 }
 
@@ -132,9 +119,8 @@ static int tile_of(backend *b, const matmul_variant *v, const matmul_problem *p)
     return tile;
 }
 
-void matmul_run(backend *b, matmul_problem p)
+void matmul_run_by(backend *b, const matmul_variant *v, matmul_problem p)
 {
-    const matmul_variant *v = cuda(b)->matmul.variant;
     if (v->takes && !v->takes(&p))
         v = &matmul_mma;
     if (p.form == BACKWARD_WEIGHT && v->cuts)
@@ -144,4 +130,15 @@ void matmul_run(backend *b, matmul_problem p)
     v->run(b, &p, v->tiles > 1 ? tile_of(b, v, &p) : 0);
     if (p.cuts > 1)
         matmul_join(b, &p);
+}
+
+void matmul_run(backend *b, matmul_problem p)
+{
+    const matmul_choices *c = &cuda(b)->matmul;
+    const matmul_variant *v = c->variant;
+    const int O = matmul_outputs(&p), I = matmul_inputs(&p);
+    for (int i = 0; i < c->measured; i++)
+        if (c->best[i].form == p.form && c->best[i].O == O && c->best[i].I == I)
+            v = c->best[i].variant;
+    matmul_run_by(b, v, p);
 }

@@ -66,13 +66,13 @@ static int open(backend *b, char *message, size_t capacity)
         missing = "cublasLtCreate fails";
     if (missing) {
         snprintf(message, capacity,
-                 "cuda: ONCEUPON_CUDA_MATMUL=cublaslt needs libcublasLt.so.13 (ONCEUPON_CUBLASLT_LIBRARY names its "
+                 "cuda: matmul=cublaslt needs libcublasLt.so.13 (ONCEUPON_CUBLASLT_LIBRARY names its "
                  "place): %s",
                  missing);
         delete lt;
         return STUDENT_E_CAPABILITY;
     }
-    cuda(b)->matmul.own = lt;
+    cuda(b)->matmul.cublaslt = lt;
     return STUDENT_OK;
 }
 
@@ -87,14 +87,14 @@ static void forget(cublaslt *lt, plan *p)
 
 static void close(backend *b)
 {
-    cublaslt *lt = (cublaslt *)cuda(b)->matmul.own;
+    cublaslt *lt = cuda(b)->matmul.cublaslt;
     if (!lt)
         return;
     for (int i = 0; i < lt->count; i++)
         forget(lt, &lt->plans[i]);
     lt->call.cublasLtDestroy(lt->handle);
     delete lt;
-    cuda(b)->matmul.own = nullptr;
+    cuda(b)->matmul.cublaslt = nullptr;
 }
 
 static int epilogue_of(const matmul_problem *p)
@@ -212,7 +212,7 @@ static const void *bias_of(backend *b, const matmul_problem *p, bf16 *room)
 static void run(backend *b, const matmul_problem *p, int)
 {
     cuda_state *s = cuda(b);
-    cublaslt *lt = (cublaslt *)s->matmul.own;
+    cublaslt *lt = s->matmul.cublaslt;
     /* The workspace begins with a vector: the gradient of the bias, which is written,
      * not added, or the bias. */
     size_t vector = p->column_sums ? (size_t)p->M : p->bias ? (size_t)p->N : 0;
@@ -245,4 +245,4 @@ static void run(backend *b, const matmul_problem *p, int)
 /* Its tensor-core kernels want rows at multiples of 16 bytes. */
 static bool takes(const matmul_problem *p) { return p->a_wide && p->b_wide && p->out_wide; }
 
-const matmul_variant matmul_cublaslt = {"cublaslt", TENSOR_BF16, false, 0, nullptr, takes, run, open, close};
+const matmul_variant matmul_cublaslt = {"cublaslt", TENSOR_BF16, false, false, 0, nullptr, takes, run, open, close};

@@ -234,4 +234,4 @@ void run(backend *b, const matmul_problem *p, int tile)
 const matmul_tile tiles[] = {{128, 128, 1.0f}, {64, 64, 0.7f}, {32, 64, 0.45f}};
 } // namespace
 
-const matmul_variant matmul_mma = {"mma", TENSOR_BF16, true, 3, tiles, nullptr, run, nullptr, nullptr};
+const matmul_variant matmul_mma = {"mma", TENSOR_BF16, true, true, 3, tiles, nullptr, run, nullptr, nullptr};

@@ -184,4 +184,4 @@ void run(backend *b, const matmul_problem *p, int tile)
 const matmul_tile tiles[] = {{64, 128, 1.0f}, {64, 64, 0.8f}, {32, 64, 0.6f}};
 } // namespace
 
-const matmul_variant matmul_simt = {"simt", TENSOR_F32, true, 3, tiles, nullptr, run, nullptr, nullptr};
+const matmul_variant matmul_simt = {"simt", TENSOR_F32, true, true, 3, tiles, nullptr, run, nullptr, nullptr};

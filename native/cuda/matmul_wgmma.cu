@@ -180,7 +180,7 @@ bool describe(encode_function encode, CUtensorMap *map, const void *data, int fa
 template <matmul_form FORM> void launch(backend *b, const matmul_problem *p)
 {
     constexpr bool A_SLOW = FORM == BACKWARD_WEIGHT, B_SLOW = FORM != FORWARD;
-    encode_function encode = (encode_function)cuda(b)->matmul.own;
+    encode_function encode = (encode_function)cuda(b)->matmul.encode;
     CUtensorMap a, y;
     if (!describe(encode, &a, p->a, A_SLOW ? p->M : p->K, A_SLOW ? p->K : p->M, A_SLOW ? BK : BM) ||
         !describe(encode, &y, p->b, B_SLOW ? p->N : p->K, B_SLOW ? p->K : p->N, B_SLOW ? BK : BN)) {
@@ -201,14 +201,14 @@ int open(backend *b, char *message, size_t capacity)
     cuda_state *s = cuda(b);
     cudaDriverEntryPointQueryResult found;
     if (s->architecture != 90) {
-        snprintf(message, capacity, "cuda: ONCEUPON_CUDA_MATMUL=wgmma needs a card of sm_90, not %s", s->device_name);
+        snprintf(message, capacity, "cuda: matmul=wgmma needs a card of sm_90, not %s", s->device_name);
         return STUDENT_E_CAPABILITY;
     }
-    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &s->matmul.own, 12000, cudaEnableDefault, &found) !=
-            cudaSuccess ||
+    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &s->matmul.encode, 12000, cudaEnableDefault,
+                                         &found) != cudaSuccess ||
         found != cudaDriverEntryPointSuccess) {
         cudaGetLastError();
-        snprintf(message, capacity, "cuda: ONCEUPON_CUDA_MATMUL=wgmma: the driver has no cuTensorMapEncodeTiled");
+        snprintf(message, capacity, "cuda: matmul=wgmma: the driver has no cuTensorMapEncodeTiled");
         return STUDENT_E_CAPABILITY;
     }
     return STUDENT_OK;
@@ -218,4 +218,4 @@ int open(backend *b, char *message, size_t capacity)
 bool takes(const matmul_problem *p) { return p->a_wide && p->b_wide; }
 } // namespace
 
-const matmul_variant matmul_wgmma = {"wgmma", TENSOR_BF16, true, 0, nullptr, takes, run, open, nullptr};
+const matmul_variant matmul_wgmma = {"wgmma", TENSOR_BF16, true, true, 0, nullptr, takes, run, open, nullptr};

@@ -4,6 +4,7 @@
  *   - a row alone has the bits that it has among others (decoding, training)
  *   - multiplications that end in GELU have the bits of the two ops
  *   - the gradient of a weight whose rows are cut has the same bits again
+ *   - a measured choice is written down and kept to, a form at a time
  * Factors are rounded to bf16 first where the backend multiplies in bf16, so
  * products are exact and fp32 sums differ from ref's in double by their
  * roundings alone: NMSE below 1e-12; tensor cores cut a sum off where fp32
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bf16.h"
 #include "cuda_library.h"
@@ -278,6 +280,134 @@ static int test_shape(int N, int I, int O)
     return 0;
 }
 
+/* A small student's weights are measured; or its choices are read. kernels: "matmul=..." */
+static int create_small(const char *kernels, char *message, size_t capacity)
+{
+    backend_limits limits = {.rows = 128,
+                             .width = 256,
+                             .stream = 64,
+                             .vocabulary = 96,
+                             .threads = 1,
+                             .isa = "bf16",
+                             .kernels = kernels,
+                             .context = 64,
+                             .head_width = 64,
+                             .parameters = 1 << 16};
+    return backend_cuda_create(&b, &limits, message, capacity);
+}
+
+/* Every multiplication of a weight (64, 256) with the kernels named; 0 where the machine lacks them. */
+static int run_small(const char *kernels, const tensor *t, tensor *out)
+{
+    char message[256] = "";
+    int status = create_small(kernels, message, sizeof message);
+    cases++;
+    if (status) {
+        failures += !strstr(message, "needs");
+        printf("%s: %s\n", strstr(message, "needs") ? "left out" : "FAIL", message);
+        return 0;
+    }
+    run(t, 72, 256, 64, out);
+    while (taken)
+        b.ops->release(&b, of_backend[--taken]);
+    b.ops->destroy(&b);
+    return 1;
+}
+
+static void expect_refusal(const char *kernels, const char *part)
+{
+    char message[256] = "";
+    int status = create_small(kernels, message, sizeof message);
+    cases++;
+    if (!status)
+        b.ops->destroy(&b);
+    if (!status || !strstr(message, part)) {
+        failures++;
+        printf("FAIL kernels %s: status %d, %s\n", kernels, status, message);
+    }
+}
+
+static size_t read_text(const char *path, char *text, size_t capacity)
+{
+    FILE *f = fopen(path, "r");
+    size_t length = f ? fread(text, 1, capacity - 1, f) : 0;
+    if (f)
+        fclose(f);
+    text[length] = 0;
+    return length;
+}
+
+static void write_text(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    if (!f || fputs(text, f) < 0 || fclose(f))
+        abort();
+}
+
+static void require(int holds, const char *what, const char *detail)
+{
+    cases++;
+    failures += !holds;
+    if (!holds)
+        printf("FAIL measured choice: %s: %s\n", what, detail);
+}
+
+static void test_measured(void)
+{
+    const char *variants[] = {"mma", "wgmma", "cublaslt"};
+    char path[] = "/tmp/test_matmul.XXXXXX", kernels[64], text[4096], again[4096], name[32];
+    tensor t[5] = {filled(72, 256), filled(64, 256), filled(1, 64), filled(72, 64), filled(72, 256)};
+    tensor named[3][RESULTS], got[RESULTS];
+    int there[3], others = 0;
+    int file = mkstemp(path);
+    if (file < 0)
+        abort();
+    close(file);
+    unlink(path);
+    snprintf(kernels, sizeof kernels, "matmul=measure:%s", path);
+    for (int v = 0; v < 3; v++) {
+        snprintf(name, sizeof name, "matmul=%s", variants[v]);
+        there[v] = run_small(name, t, named[v]);
+    }
+    /* Three forms of five weights; and what was measured once is not measured again. */
+    run_small(kernels, t, got);
+    read_text(path, text, sizeof text);
+    int lines = 0;
+    for (const char *at = text; (at = strchr(at, '\n')); at++)
+        lines++;
+    require(lines == 16, "16 lines are written", text);
+    for (const char *at = text; (at = strstr(at, "forward ")); at++)
+        require(strncmp(strchr(strchr(at + 8, ' ') + 1, ' '), " cublaslt", 9), "no cublaslt forward", at);
+    run_small(kernels, t, got);
+    read_text(path, again, sizeof again);
+    require(!strcmp(text, again), "the file stays", again);
+    /* Each form has the bits of the variant that the file names for it. */
+    for (int v = 1; v < 3; v++) {
+        snprintf(text, sizeof text, "forward 64 256 %s\nbackward_input 64 256 mma\nbackward_weight 64 256 %s\n",
+                 v == 1 ? variants[v] : "mma", variants[v]);
+        write_text(path, text);
+        if (!there[v] || !run_small(kernels, t, got))
+            continue;
+        same_bits("measured: forward", variants[v], got[LOGITS], named[v == 1 ? v : 0][LOGITS]);
+        same_bits("measured: input", variants[v], got[INPUT], named[0][INPUT]);
+        same_bits("measured: weight", variants[v], got[WEIGHT], named[v][WEIGHT]);
+        others += !!memcmp(named[v][WEIGHT].data, named[0][WEIGHT].data, tensor_count(t[1]) * sizeof(float));
+        read_text(path, again, sizeof again);
+        require(!strncmp(strchr(again, '\n') + 1, text, strlen(text)), "what was there is kept", again);
+    }
+    require(others > 0, "variants differ in bits, else this shows nothing", "none does");
+    write_text(path, "# first\nforward 64 256 cublaslt\n");
+    snprintf(name, sizeof name, "%s:2 is not form", strrchr(path, '/') + 1);
+    expect_refusal(kernels, name);
+    write_text(path, "forward 64\n");
+    expect_refusal(kernels, "restore the file, or measure into another one");
+    expect_refusal("matmul=measure:/nowhere/matmul.txt", "/nowhere/matmul.txt.part: No such file");
+    expect_refusal("attention=fast", "no multiplication is called attention=fast");
+    unlink(path);
+    while (holding)
+        free(held[--holding]);
+}
+
 /* A choice that cannot be had is said, and nothing else steps in. */
 static void test_refusal(const char *isa, const char *variant, const char *part)
 {
@@ -304,6 +434,7 @@ int main(int arguments, char **argument)
     for (size_t i = 0; i < count; i++)
         if (test_shape(shapes[i][0], shapes[i][1], shapes[i][2]))
             return 3;
+    test_measured();
     test_refusal("bf16", "simt", "mma");
     test_refusal("fp32", "mma", "simt");
     printf("%d cases, %d failed\n", cases, failures);

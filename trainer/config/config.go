@@ -148,7 +148,7 @@ type Run struct {
 	Threads   int    `toml:"threads"`    // 0 = one per core
 	Backend   string `toml:"backend"`    // cpu, cuda, ref
 	ISA       string `toml:"isa"`        // auto, avx512bf16, avx512, avx2, portable
-	Kernels   string `toml:"kernels"`    // variants of the cpu backend's ops, "op=name,..."; "" = the defaults
+	Kernels   string `toml:"kernels"`    // variants of the backend's ops, "op=name,..."; "" = the defaults
 	Precision string `toml:"precision"`  // fp32; bf16: factors of the student's multiplications, with fp32 sums; auto: bf16 on cuda
 	MaxTokens int    `toml:"max_tokens"` // packed tokens of one call of the student
 	Recompute string `toml:"recompute"`  // none, ffn, layer, pair: what a training step computes again instead of keeping it

@@ -120,7 +120,11 @@ func (s *session) openTeacher(ctx context.Context) error {
 func (s *session) interact(ctx context.Context) error {
 	var err error
 	// Before the teacher, whose pace is measured in the memory that is left.
-	if s.reference, err = student.New(s.policy.Config(), ReferenceOptions(s.c)); err != nil {
+	o := ReferenceOptions(s.c)
+	if o.Kernels, err = s.kernels(); err != nil {
+		return err
+	}
+	if s.reference, err = student.New(s.policy.Config(), o); err != nil {
 		return err
 	}
 	if err := s.openTeacher(ctx); err != nil {

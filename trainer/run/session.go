@@ -127,10 +127,28 @@ func (s *session) prepare(ctx context.Context) (err error) {
 	if n := len(s.prompt) + c.Rollout.MaxNewTokens; n > c.Student.Context {
 		return fault.New(fault.Usage, "config: rollout.max_new_tokens = %d with a prompt of %d tokens exceeds student.context = %d", c.Rollout.MaxNewTokens, len(s.prompt), c.Student.Context)
 	}
-	if s.policy, err = student.New(shape(c.Student, s.tokenizer.VocabSize()), PolicyOptions(c, len(s.prompt))); err != nil {
+	o := PolicyOptions(c, len(s.prompt))
+	if o.Kernels, err = s.kernels(); err != nil {
+		return err
+	}
+	if s.policy, err = student.New(shape(c.Student, s.tokenizer.VocabSize()), o); err != nil {
 		return err
 	}
 	return s.resume()
+}
+
+// kernels are the configuration's. What is measured when a run begins is kept in
+// its folder, and a run that goes on multiplies by that.
+func (s *session) kernels() (string, error) {
+	if s.c.Run.Kernels != student.Measure {
+		return s.c.Run.Kernels, nil
+	}
+	path := filepath.Join(s.folder.Path, "matmul.txt")
+	name, _, err := checkpoint.Latest(s.folder.Checkpoints())
+	if _, missing := os.Stat(path); err == nil && name != "" && missing != nil {
+		err = fault.New(fault.Damaged, "%w, and this run multiplied by the choice in it: restore it or begin another --run", missing)
+	}
+	return student.Measure + ":" + path, err
 }
 
 // resume goes on from the latest checkpoint, or draws a new student.
