@@ -74,6 +74,9 @@ func generate(c *cli.Context) error {
 	if n < 1 || len(ids) == 0 {
 		return fault.New(fault.Usage, "generate: --stories must be at least 1 and --prompt a text")
 	}
+	if k.Run.Kernels == student.Measure {
+		return fault.New(fault.Usage, "run.kernels = %s: only a run folder keeps what is measured: name a variant, such as matmul=mma", k.Run.Kernels)
+	}
 	wave := min(n, 64)
 	m, err := student.New(student.Config{Layers: h.Layers, Heads: h.Heads, Width: h.Width, Context: h.Context, Vocab: h.Vocab, LayerNormEpsilon: float32(h.LayerNormEpsilon)},
 		student.Options{Backend: k.Run.Backend, ISA: k.Run.ISA, Kernels: k.Run.Kernels, Precision: k.Run.Precision, Threads: run.Threads(k), MaxTokens: max(wave, 1), MaxStories: wave, DecodeStories: wave,

@@ -144,11 +144,16 @@ func (s *session) kernels() (string, error) {
 		return s.c.Run.Kernels, nil
 	}
 	path := filepath.Join(s.folder.Path, "matmul.txt")
-	name, _, err := checkpoint.Latest(s.folder.Checkpoints())
-	if _, missing := os.Stat(path); err == nil && name != "" && missing != nil {
-		err = fault.New(fault.Damaged, "%w, and this run multiplied by the choice in it: restore it or begin another --run", missing)
+	if _, missing := os.Stat(path); missing != nil {
+		name, _, err := checkpoint.Latest(s.folder.Checkpoints())
+		if err == nil && name != "" {
+			err = fault.New(fault.Damaged, "%w, and this run multiplied by the choice in it: restore it or begin another --run", missing)
+		}
+		if err != nil {
+			return "", err
+		}
 	}
-	return student.Measure + ":" + path, err
+	return student.Measure + ":" + path, nil
 }
 
 // resume goes on from the latest checkpoint, or draws a new student.
