@@ -2,11 +2,11 @@
  *
  * Bits come first. Variants differ in theirs, so a choice holds for a form and a
  * weight, whatever the number of rows; and FORWARD, in which a story must be the
- * same in telling and training and in any company, is left to variants whose
- * rows are alike. Choices go into a file, if one is named: a run has it in its folder. A file
- * that is there is kept to and nothing is measured, on every card that has its
- * variants: a run that goes on multiplies as it began. Another choice begins with its removal.
- * A line of the file: form, outputs, inputs, variant. */
+ * same in telling and training and in any company, is left to variants whose rows
+ * are alike. Choices go into a file, if one is named (a run has it in its folder).
+ * What a file says is kept to and not measured, on every card that has its
+ * variants: a run that goes on multiplies as it began. A line of the file: form,
+ * outputs, inputs, variant. */
 #include "backend.cuh"
 #include "cuda_library.h"
 #include "matmul.cuh"
