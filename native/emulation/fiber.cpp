@@ -98,6 +98,8 @@ static fiber *leaving;
 
 EMULATION_UNSEEN void fiber_switch(fiber *from, fiber *to)
 {
+    if (from == to) /* chosen again: its context is the one before this call */
+        return;
     leaving = from;
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_start_switch_fiber(&from->fake_stack, to->stack, to->stack_bytes);
