@@ -11,22 +11,11 @@ import (
 	"onceupon/trainer/metrics"
 )
 
-// A card has the figures of the log, and scores only for the student that has
-// them.
-func TestCard(t *testing.T) {
-	dir := t.TempDir()
-	if text, err := Card(dir, "ab"); err != nil || !strings.Contains(text, "No log of a run") {
-		t.Errorf("without a log: %q, %v", text, err)
-	}
-	c := config.Default()
-	c.Run.Seed = 17
-	c.Corpus.Path = "/somewhere/private/tales.txt"
+// writeRun writes the files of a run folder that a report is made of.
+func writeRun(t *testing.T, dir string, c config.Config, events ...any) {
+	t.Helper()
 	var log []byte
-	for _, event := range []any{
-		metrics.PretrainEvent{Event: "pretrain", Words: 100, Loss: 5}, metrics.PretrainEvent{Event: "pretrain", Words: 1234, Loss: 3.25, ValLoss: 3.5},
-		metrics.ResultEvent{Event: "result", BudgetWords: 77, ScoreBefore: 4.4, ScoreAfter: 5.42, Rise: 1.02, RiseCI: [2]float64{.59, 1.44}, WeightsSHA256: "ab",
-			SecondJudge: &metrics.SecondJudge{Before: 3, After: 2.99, Rise: -.01, RiseCI: [2]float64{-.21, .19}}, ChosenBatch: 6, Batches: 12},
-	} {
+	for _, event := range events {
 		line, err := json.Marshal(event)
 		if err != nil {
 			t.Fatal(err)
@@ -38,6 +27,22 @@ func TestCard(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// A card has the figures of the log, and scores only for the student that has
+// them.
+func TestCard(t *testing.T) {
+	dir := t.TempDir()
+	if text, err := Card(dir, "ab"); err != nil || !strings.Contains(text, "No log of a run") {
+		t.Errorf("without a log: %q, %v", text, err)
+	}
+	c := config.Default()
+	c.Run.Seed = 17
+	c.Corpus.Path = "/somewhere/private/tales.txt"
+	writeRun(t, dir, c,
+		metrics.PretrainEvent{Event: "pretrain", Words: 100, Loss: 5}, metrics.PretrainEvent{Event: "pretrain", Words: 1234, Loss: 3.25, ValLoss: 3.5},
+		metrics.ResultEvent{Event: "result", BudgetWords: 77, ScoreBefore: 4.4, ScoreAfter: 5.42, Rise: 1.02, RiseCI: [2]float64{.59, 1.44}, WeightsSHA256: "ab",
+			SecondJudge: &metrics.SecondJudge{Before: 3, After: 2.99, Rise: -.01, RiseCI: [2]float64{-.21, .19}}, ChosenBatch: 6, Batches: 12})
 	text, err := Card(dir, "ab")
 	if err != nil {
 		t.Fatal(err)
