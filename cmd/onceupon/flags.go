@@ -117,6 +117,13 @@ func resolve(c *cli.Context) (config.Config, error) {
 	if err != nil {
 		return k, err
 	}
+	// What a shell makes of an unset variable must not mean the storybook, or the
+	// folder that one stands in.
+	for _, name := range []string{"corpus", "run"} {
+		if c.IsSet(name) && c.String(name) == "" {
+			return k, fault.New(fault.Usage, "--%s is empty: give a path, or leave it out", name)
+		}
+	}
 	set := func(name string, apply func()) {
 		if c.IsSet(name) {
 			apply()

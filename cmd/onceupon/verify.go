@@ -55,6 +55,9 @@ func verifyPPO(c *cli.Context) error {
 		return err
 	}
 	o.Case, o.Heads = c.String("case"), c.Int("heads")
+	if c.IsSet("heads") && o.Heads < 1 {
+		return fault.New(fault.Usage, "--heads %d: must be at least 1", o.Heads)
+	}
 	checks, err := trace.PPO(c.Context, dir, o)
 	if err != nil {
 		return err
