@@ -140,6 +140,8 @@ TIMED(matmul_gelu_forward, product(x.rows, x.cols, up.cols),
       (backend * b, tensor gelu, tensor up, tensor x, tensor w, const float *bias), b, gelu, up, x, w, bias)
 TIMED(matmul_gelu_backward, product(dup.rows, dup.cols, dout.cols),
       (backend * b, tensor dup, tensor dout, tensor w, tensor up), b, dup, dout, w, up)
+TIMED(matmul_gelu_backward_weight, product(up.rows, up.cols, dout.cols),
+      (backend * b, tensor dw, float *dbias, tensor dout, tensor up), b, dw, dbias, dout, up)
 
 int student_profile_start(student *s, student_profile **out, char *message, size_t capacity)
 {
@@ -180,6 +182,7 @@ int student_profile_start(student *s, student_profile **out, char *message, size
     PUT(residual_layernorm_forward)
     PUT(matmul_gelu_forward)
     PUT(matmul_gelu_backward)
+    PUT(matmul_gelu_backward_weight)
     s->backend.ops = &p->ops;
     *out = p;
     return STUDENT_OK;

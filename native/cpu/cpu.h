@@ -41,6 +41,7 @@ typedef struct gemm_arguments {
     float *sum;        /* [M] or NULL: sum[m] += sum_k a(m,k); needs a_row = 1 */
     float *gelu;       /* as out, or NULL: GELU of out */
     const float *up;   /* as out, or NULL: out is multiplied by the slope of GELU there */
+    int gelu_b;        /* GELU of b instead of b; needs b_col = 1 */
     int accumulate;
 } gemm_arguments;
 

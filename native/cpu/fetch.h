@@ -5,6 +5,9 @@
 #include <stddef.h>
 
 #define LINE 64
+/* Rows that are fetched while others are packed: of those a multiple of 4 KB
+ * apart, few that were fetched earlier stay in a cache. */
+#define PACK_AHEAD 16
 
 /* Lines still to be fetched, one at a time: `rows` rows of `run` lines, the
  * next row `jump` bytes after the end of the one before. */

@@ -40,7 +40,8 @@
 #define BLOCK_COLS 1024                       /* of out in a task that comes back to it for the next depth block */
 #define FEW_ROWS_COLS 128                     /* of a task that packs all rows for itself, at least */
 #define SUM_VECTORS 7                         /* columns of a task's rows, added up side by side */
-#define SLAB 16                               /* rows that are packed together when columns are contiguous */
+#define ROWS_AHEAD 3                          /* that are fetched to the first cache while a row is finished */
+#define SLAB 8                                /* rows that are packed together when columns are contiguous */
 
 void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g);
 void CPU_NAME(cpu_gemm_pack)(backend *b, float *to, const gemm_arguments *g);
@@ -64,12 +65,14 @@ static size_t packed_before(int panels, int depth)
     return (size_t)panels * (size_t)(depth / DEPTH) * panel_size(COLS, DEPTH);
 }
 
-/* `count` columns of b from n on, `depth` of them from k on. */
-static void pack_panel(const gemm_arguments *g, packed *to, int n, int count, int k, int depth)
+/* `count` columns of b from n on, `depth` of them from k on, into panels `panel` elements apart. */
+static void pack_columns(const gemm_arguments *g, packed *to, size_t panel, int n, int count, int k, int depth)
 {
     const float *b = g->b + (size_t)n * g->b_col + (size_t)k * g->b_row;
-    if (g->b_col == 1)
-        pack_straight(to, b, g->b_row, count, COLS, depth);
+    if (g->gelu_b)
+        pack_straight(to, panel, b, g->b_row, count, COLS, depth, 1);
+    else if (g->b_col == 1)
+        pack_straight(to, panel, b, g->b_row, count, COLS, depth, 0);
     else
         pack_turned(to, b, g->b_col, count, COLS, depth);
 }
@@ -81,21 +84,13 @@ static void pack_task(void *argument, int task, int worker)
     (void)worker;
     const job *j = argument;
     const gemm_arguments *g = j->g;
-    int first = 0, panels = 1, from = 0, block, depth;
-    if (g->b_col == 1) {
-        block = task / (DEPTH / SLAB) * DEPTH;
-        from = task % (DEPTH / SLAB) * SLAB;
-        panels = j->panels_b;
-    } else {
-        block = task / j->panels_b * DEPTH;
-        first = task % j->panels_b;
-    }
-    int whole = least(DEPTH, j->span - block);
-    depth = g->b_col == 1 ? least(SLAB, whole - from) : whole;
-    packed *to = j->packed_b + packed_before(j->panels_b, block) + panel_size(COLS, from);
-    for (int p = first; p < first + panels && depth > 0; p++)
-        pack_panel(g, to + (size_t)p * panel_size(COLS, whole), p * COLS, least(COLS, g->N - p * COLS),
-                   j->k0 + block + from, depth);
+    int slabs = g->b_col == 1 ? DEPTH / SLAB : 1, pieces = g->b_col == 1 ? 1 : j->panels_b;
+    int block = task / (slabs * pieces) * DEPTH, from = task % slabs * SLAB, n = task % pieces * COLS;
+    int whole = least(DEPTH, j->span - block), depth = least(slabs > 1 ? SLAB : DEPTH, whole - from);
+    size_t panel = panel_size(COLS, whole);
+    packed *to = j->packed_b + packed_before(j->panels_b, block) + panel_size(COLS, from) + (size_t)(n / COLS) * panel;
+    if (depth > 0)
+        pack_columns(g, to, panel, n, pieces > 1 ? least(COLS, g->N - n) : g->N, j->k0 + block + from, depth);
 }
 
 static int pack_tasks(const job *j)
@@ -149,24 +144,29 @@ static void pack_rows(const gemm_arguments *g, packed *to, int m0, int m1, int k
     for (int from = 0; from < depth; from += SLAB) {
         int slab = least(SLAB, depth - from);
         const float *a = g->a + (size_t)(k + from) * g->a_col;
-        for (int m = m0; m < m1; m += ROWS)
-            pack_straight(to + (size_t)((m - m0) / ROWS) * panel_size(ROWS, depth) + panel_size(ROWS, from), a + m,
-                          g->a_col, least(ROWS, m1 - m), ROWS, slab);
+        pack_straight(to + panel_size(ROWS, from), panel_size(ROWS, depth), a + m0, g->a_col, m1 - m0, ROWS, slab, 0);
         if (with_sum)
             add_columns(g->sum + m0, a + m0, g->a_col, m1 - m0, slab);
     }
 }
 
-/* Sums of a tile go to out, through what is fused with them; what the next
- * tile needs for it, `next` elements further on, is fetched. */
+/* Sums of a tile go to out, through what is fused with them. Rows of out may lie
+ * a multiple of 4 KB apart, and few of these fit the first cache: what the next
+ * tile needs, `next` elements further on, is fetched to the second, and from
+ * there to the first a few rows before its turn. */
 static void finish(const gemm_arguments *g, int m, int n, int rows, int cols, const float *sums, ptrdiff_t next)
 {
     const float *other = g->up ? g->up : g->gelu;
+    size_t ahead = ROWS_AHEAD * g->out_row;
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < cols; c += LANES) {
             size_t at = (size_t)(m + r) * g->out_row + (size_t)(n + c);
             vec x = vec_load(sums + r * COLS + c);
-            __builtin_prefetch(other + at + next);
+            __builtin_prefetch(other + at + next, 0, 2);
+            if (r + ROWS_AHEAD < rows) {
+                __builtin_prefetch(other + at + ahead, 1);
+                __builtin_prefetch(g->out + at + ahead, 1);
+            }
             if (g->up)
                 x = x * gelu_slope(load(g->up + at, cols - c));
             if (g->gelu)
@@ -307,7 +307,7 @@ static void few_rows_task(void *argument, int task, int worker)
         for (int n = n0; n < n1; n += COLS) {
             int next = n + COLS < n1 ? n + COLS : n0, next_k = next > n0 ? k : k + depth;
             fetch ahead = raw_b(g, next, least(next + COLS, n1), next_k, least(DEPTH, g->K - next_k));
-            pack_panel(g, panel, n, least(COLS, n1 - n), k, depth);
+            pack_columns(g, panel, 0, n, least(COLS, n1 - n), k, depth);
             multiply_panel(g, first, last, 0, g->M, n, a, panel, depth, &ahead, &raw);
         }
     }

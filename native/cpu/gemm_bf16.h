@@ -40,23 +40,26 @@ static inline void pack_turned(packed *to, const float *x, size_t row, int count
     }
 }
 
-static inline void pack_straight(packed *to, const float *x, size_t col, int count, int width, int depth)
+static inline void pack_straight(packed *to, size_t panel, const float *x, size_t col, int count, int width, int depth,
+                                 const int gelu)
 {
-    int pairs = steps(depth);
-    for (int first = 0; first < width; first += LANES) {
-        int left = width - first, there = count - first;
-        packed *into = to + first;
-        const float *from = x + first;
-        for (int pair = 0; pair < pairs; pair++, into += width, from += 2 * col) {
-            int both = 2 * pair + 1 < depth;
-            __m512i v = there >= LANES ? paired(vec_load(from), both ? vec_load(from + col) : vec_set(0))
-                                       : paired(load_first(from, there), load_first(from + col, both ? there : 0));
-            /* Past a narrow row lies the next one, which is written later. */
-            if (left >= LANES || pair + 1 < pairs)
-                _mm512_storeu_si512(into, v);
-            else
-                store_first(into, left, v);
-        }
+    for (int pair = 0, pairs = steps(depth); pair < pairs; pair++, to += width, x += 2 * col) {
+        int both = 2 * pair + 1 < depth;
+        packed *into = to;
+        for (int first = 0; first < count; first += width, into += panel)
+            for (int i = 0; i < width; i += LANES) {
+                const float *from = x + first + i;
+                int left = width - i, there = count - first - i;
+                __builtin_prefetch(from + PACK_AHEAD * col);
+                __builtin_prefetch(from + (PACK_AHEAD + 1) * col);
+                vec low = load_first(from, there), high = both ? load_first(from + col, there) : vec_set(0);
+                __m512i v = gelu ? paired(gelu_value(low), gelu_value(high)) : paired(low, high);
+                /* Past a narrow row lies the next one, which is written later. */
+                if (left >= LANES || pair + 1 < pairs)
+                    _mm512_storeu_si512(into + i, v);
+                else
+                    store_first(into + i, left, v);
+            }
     }
 }
 

@@ -55,21 +55,28 @@ static inline void pack_turned(packed *to, const float *x, size_t row, int count
     }
 }
 
-/* The same from columns that are contiguous in i. */
-static inline void pack_straight(packed *to, const float *x, size_t col, int count, int width, int depth)
+/* Panels, `panel` elements apart, of `count` columns that are contiguous: a row of
+ * them all before the next, as memory has them. */
+static inline void pack_straight(packed *to, size_t panel, const float *x, size_t col, int count, int width, int depth,
+                                 const int gelu)
 {
-    for (int k = 0; k < depth; k++)
-        for (int first = 0; first < width; first += LANES) {
-            const float *from = x + k * col + first;
-            float *into = to + (size_t)k * (size_t)width + first;
-            int left = width - first, there = count > first ? count - first : 0;
-            vec v = there >= LANES ? vec_load(from) : vec_load_part(from, there, 0);
-            /* Past a narrow row lies the next one, which is written later. */
-            if (left >= LANES || k + 1 < depth)
-                vec_store(into, v);
-            else
-                vec_store_part(into, left & (LANES - 1), v);
-        }
+    for (int k = 0; k < depth; k++, to += width, x += col) {
+        packed *into = to;
+        for (int first = 0; first < count; first += width, into += panel)
+            for (int i = 0; i < width; i += LANES) {
+                const float *from = x + first + i;
+                int left = width - i, there = count - first - i;
+                __builtin_prefetch(from + PACK_AHEAD * col);
+                vec v = there >= LANES ? vec_load(from) : there > 0 ? vec_load_part(from, there, 0) : vec_set(0);
+                if (gelu)
+                    v = gelu_value(v);
+                /* Past a narrow row lies the next one, which is written later. */
+                if (left >= LANES || k + 1 < depth)
+                    vec_store(into + i, v);
+                else
+                    vec_store_part(into + i, left & (LANES - 1), v);
+            }
+    }
 }
 
 /* A row that is contiguous in k stays a row: the tile reads single elements. */

@@ -5,6 +5,7 @@
 #include "elements.h"
 
 #define ROWS_A_TASK 16
+#define STRIP (LANES == 16 ? 8 : 4) /* vectors of dgain and dbias that are summed in registers */
 
 void CPU_NAME(cpu_layernorm_forward)(backend *b, tensor out, float *mean, float *rstd, tensor x, const float *gain,
                                      const float *bias, float epsilon);
@@ -116,23 +117,44 @@ static void backward_task(void *argument, int task, int worker)
         backward_row(j, n);
 }
 
+/* dgain and dbias of some columns, whose sums stay in registers: in memory they
+ * would share lines, fetched ahead, with those of another worker. */
+static inline __attribute__((always_inline)) void add_strip(const job *j, size_t c, int left, const int vectors)
+{
+    vec gain[STRIP], bias[STRIP];
+    size_t C = (size_t)j->x.cols;
+    const float *x = j->x.data + c, *d = j->dout.data + c;
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++) {
+        gain[v] = load(j->dgain + c + v * LANES, left - v * LANES);
+        bias[v] = load(j->dbias + c + v * LANES, left - v * LANES);
+    }
+    for (int n = 0; n < j->x.rows; n++, x += C, d += C) {
+        vec mean = vec_set(j->mean[n]), rstd = vec_set(j->rstd[n]);
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) {
+            vec dy = load(d + v * LANES, left - v * LANES);
+            gain[v] = vec_fma(dy, (load(x + v * LANES, left - v * LANES) - mean) * rstd, gain[v]);
+            bias[v] = bias[v] + dy;
+        }
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++) {
+        store(j->dgain + c + v * LANES, left - v * LANES, gain[v]);
+        store(j->dbias + c + v * LANES, left - v * LANES, bias[v]);
+    }
+}
+
 static void parameters_task(void *argument, int task, int worker)
 {
     (void)worker;
     const job *j = argument;
-    int C = j->x.cols;
-    size_t begin, end;
-    cpu_share((size_t)C, LANES, task, j->tasks, &begin, &end);
-    for (int n = 0; n < j->x.rows; n++) {
-        const float *x = j->x.data + (size_t)n * C, *d = j->dout.data + (size_t)n * C;
-        vec mean = vec_set(j->mean[n]), rstd = vec_set(j->rstd[n]);
-        for (size_t c = begin; c < end; c += LANES) {
-            int left = (int)(end - c);
-            vec dy = load(d + c, left);
-            store(j->dgain + c, left, vec_fma(dy, (load(x + c, left) - mean) * rstd, load(j->dgain + c, left)));
-            store(j->dbias + c, left, load(j->dbias + c, left) + dy);
-        }
-    }
+    size_t c, end;
+    cpu_share((size_t)j->x.cols, LANES, task, j->tasks, &c, &end);
+    for (; c + STRIP * LANES <= end; c += STRIP * LANES)
+        add_strip(j, c, STRIP * LANES, STRIP);
+    for (; c < end; c += LANES)
+        add_strip(j, c, (int)(end - c), 1);
 }
 
 void CPU_NAME(cpu_layernorm_backward)(backend *b, tensor dx, float *dgain, float *dbias, tensor dout, tensor x,

@@ -12,6 +12,7 @@ void CPU_NAME(cpu_matmul_backward_input)(backend *b, tensor dx, tensor dout, ten
 void CPU_NAME(cpu_matmul_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x);
 void CPU_NAME(cpu_matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w, const float *bias);
 void CPU_NAME(cpu_matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
+void CPU_NAME(cpu_matmul_gelu_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor up);
 
 /* out = x times what is still to be named, b or packed_b. */
 static gemm_arguments of_rows(tensor out, tensor x, const float *bias)
@@ -81,7 +82,7 @@ void CPU_NAME(cpu_matmul_gelu_backward)(backend *b, tensor dup, tensor dout, ten
     backward_input(b, dup, dout, w, 0, up.data);
 }
 
-void CPU_NAME(cpu_matmul_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x)
+static void backward_weight(backend *b, tensor dw, float *dbias, tensor dout, tensor x, int gelu)
 {
     CPU_NAME(cpu_gemm)(b, &(gemm_arguments){.out = dw.data,
                                             .out_row = (size_t)dw.cols,
@@ -94,6 +95,17 @@ void CPU_NAME(cpu_matmul_backward_weight)(backend *b, tensor dw, float *dbias, t
                                             .b = x.data,
                                             .b_row = (size_t)x.cols,
                                             .b_col = 1,
+                                            .gelu_b = gelu,
                                             .sum = dbias,
                                             .accumulate = 1});
+}
+
+void CPU_NAME(cpu_matmul_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x)
+{
+    backward_weight(b, dw, dbias, dout, x, 0);
+}
+
+void CPU_NAME(cpu_matmul_gelu_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor up)
+{
+    backward_weight(b, dw, dbias, dout, up, 1);
 }

@@ -107,5 +107,6 @@ int cpu_matmul_openblas(op_table *table, const backend_limits *limits, const cha
     table->matmul_backward_weight = matmul_backward_weight;
     table->matmul_gelu_forward = NULL;
     table->matmul_gelu_backward = NULL;
+    table->matmul_gelu_backward_weight = NULL;
     return STUDENT_OK;
 }

@@ -24,6 +24,7 @@ extern void CPU_NAME(cpu_residual_layernorm_forward)(backend *b, tensor out, ten
 extern void CPU_NAME(cpu_matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w,
                                               const float *bias);
 extern void CPU_NAME(cpu_matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
+extern void CPU_NAME(cpu_matmul_gelu_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor up);
 DECLARE(gelu_forward)
 DECLARE(gelu_backward)
 DECLARE(residual_forward)
@@ -74,6 +75,7 @@ const op_table CPU_NAME(cpu_ops) = {
     .residual_layernorm_forward = CPU_NAME(cpu_residual_layernorm_forward),
     .matmul_gelu_forward = CPU_NAME(cpu_matmul_gelu_forward),
     .matmul_gelu_backward = CPU_NAME(cpu_matmul_gelu_backward),
+    .matmul_gelu_backward_weight = CPU_NAME(cpu_matmul_gelu_backward_weight),
     .ppo_rewards = ref_ppo_rewards,
     .whiten = ref_whiten,
     .gae = ref_gae,

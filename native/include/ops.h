@@ -229,6 +229,8 @@ typedef struct op_table {
     void (*matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w, const float *bias);
     /* matmul_backward_input of dout into dup, then gelu_backward with up. */
     void (*matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
+    /* matmul_backward_weight with gelu_forward of up, which is not kept, for x. */
+    void (*matmul_gelu_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor up);
     /* A sequence of ops that comes again with the same arguments. replay runs
      * what was recorded under key and returns 1; or it returns 0 and records
      * the ops that follow until `recorded`, which also runs them. */

@@ -48,6 +48,21 @@ static void feed_forward_down_backward(student *s, tensor dup, tensor dout, tens
     op->gelu_backward(B(s), dup, dup, up);
 }
 
+/* The gradients of the down projection's weight and bias, and gelu where it is
+ * needed for them and still to be computed from up. */
+static void feed_forward_down_weight(student *s, tensor dw, float *dbias, tensor dout, tensor gelu, tensor up)
+{
+    const op_table *op = OPS(s);
+    int again = s->options.recompute < STUDENT_RECOMPUTE_FFN && norms_again(&s->options);
+    if (again && op->matmul_gelu_backward_weight) {
+        op->matmul_gelu_backward_weight(B(s), dw, dbias, dout, up);
+        return;
+    }
+    if (again)
+        op->gelu_forward(B(s), gelu, up);
+    op->matmul_backward_weight(B(s), dw, dbias, dout, gelu);
+}
+
 /* From norm1 to middle and norm2. */
 static void attention_half(student *s, int l)
 {
@@ -180,10 +195,7 @@ static void feed_forward_backward(student *s, int l, tensor stream)
         tensor up = activation(s, a->up, x.rows, 4 * C), gelu = activation(s, a->gelu, x.rows, 4 * C), dup = gelu;
         if (s->options.recompute >= STUDENT_RECOMPUTE_FFN)
             feed_forward_up(s, gelu, up, x, up_weight, w(s, l, FFN_UP_BIAS));
-        else if (norms_again(&s->options))
-            op->gelu_forward(B(s), gelu, up);
-        op->matmul_backward_weight(B(s), matrix(g(s, l, FFN_DOWN_WEIGHT), C, 4 * C), g(s, l, FFN_DOWN_BIAS), dout,
-                                   gelu);
+        feed_forward_down_weight(s, matrix(g(s, l, FFN_DOWN_WEIGHT), C, 4 * C), g(s, l, FFN_DOWN_BIAS), dout, gelu, up);
         feed_forward_down_backward(s, dup, dout, down_weight, up);
         op->matmul_backward_weight(B(s), matrix(g(s, l, FFN_UP_WEIGHT), 4 * C, C), g(s, l, FFN_UP_BIAS), dup, x);
         op->matmul_backward_input(B(s), part(s, dnorm, first), dup, up_weight, 0);

@@ -118,7 +118,7 @@ static void fused_bits(backend *b, const char *shape, const float *x, const floa
                        int O)
 {
     size_t ni = (size_t)N * (size_t)I, no = (size_t)N * (size_t)O;
-    tensor xb = rows_on(b, x, N, I), wb = weight_on(b, w, O, I), up[2], gelu[2], dup[2];
+    tensor xb = rows_on(b, x, N, I), wb = weight_on(b, w, O, I), up[2], gelu[2], dup[2], dw[2];
     float *bias_b = floats_on(b, bias, (size_t)O), *start = filled(no, 9), *below = filled(ni, 9);
     tensor dout = rows_on(b, filled(no, 1), N, O), side = rows_on(b, filled(ni, 2), N, I);
     for (int k = 0; k < 2; k++) {
@@ -135,6 +135,12 @@ static void fused_bits(backend *b, const char *shape, const float *x, const floa
     b->ops->matmul_backward_input(b, dup[1], dout, wb, 0);
     b->ops->gelu_backward(b, dup[1], dup[1], side);
     check_tensor(b, b, "bits of matmul_gelu_backward", shape, dup[0], dup[1], 0);
+    for (int k = 0; k < 2; k++)
+        dw[k] = tensor_on(b, w, O, I, TENSOR_F32);
+    b->ops->matmul_gelu_backward_weight(b, dw[0], NULL, dout, side);
+    b->ops->gelu_forward(b, dup[0], side);
+    b->ops->matmul_backward_weight(b, dw[1], NULL, dout, dup[0]);
+    check_tensor(b, b, "bits of matmul_gelu_backward_weight", shape, dw[0], dw[1], 0);
 }
 
 void test_fused(backend *b, backend *r, int N, int I, int O)
@@ -161,6 +167,15 @@ void test_fused(backend *b, backend *r, int N, int I, int O)
         r->ops->matmul_backward_input(r, want, rows_on(r, dout, N, O), tensor_on(r, w, O, I, TENSOR_F32), 0);
         r->ops->gelu_backward(r, want, want, rows_on(r, up, N, I));
         check_tensor(b, r, "matmul_gelu_backward", shape, dup, want, fused_bound(b, ni));
+        if (b->ops->matmul_gelu_backward_weight) {
+            tensor dw = tensor_on(b, w, O, I, TENSOR_F32), dw_want = tensor_on(r, w, O, I, TENSOR_F32);
+            float *db = floats_on(b, bias, (size_t)O), *db_want = floats_on(r, bias, (size_t)O);
+            b->ops->matmul_gelu_backward_weight(b, dw, db, rows_on(b, dout, N, O), rows_on(b, up, N, I));
+            r->ops->gelu_forward(r, want, rows_on(r, up, N, I));
+            r->ops->matmul_backward_weight(r, dw_want, db_want, rows_on(r, dout, N, O), want);
+            check_tensor(b, r, "matmul_gelu_backward_weight", shape, dw, dw_want, fused_bound(b, oi));
+            check_floats(b, r, "its bias gradient", shape, db, db_want, (size_t)O, O > 1 ? BOUND : 1e-10);
+        }
     }
     if (b->ops->matmul_gelu_forward && !strcmp(b->ops->name, "cpu"))
         fused_bits(b, shape, x, w, bias, N, I, O);
