@@ -38,7 +38,7 @@ func benchTeacher(c *cli.Context) error {
 			}
 			defer os.RemoveAll(folder)
 		}
-		if k.Teacher.Model, err = bench.Synthetic(folder, c.String("synthetic"), c.String("type"), c.Int("layers"), c.String("vocabulary"), o.Say); err != nil {
+		if k.Teacher.Model, err = bench.Synthetic(c.Context, folder, c.String("synthetic"), c.String("type"), c.Int("layers"), c.String("vocabulary"), o.Say); err != nil {
 			return err
 		}
 		k.Teacher.Rubric, k.Teacher.Calibrate = "chat", false

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -123,10 +124,10 @@ func writeGGUF(ts *testscript.TestScript, _ bool, args []string) {
 // teacher FILE CONTEXT writes a tiny teacher with random weights, the tokens of
 // $SMOLLM2 and the chat template of Llama 3.1.
 func writeTeacher(ts *testscript.TestScript, _ bool, args []string) {
-	context, err := strconv.Atoi(args[1])
+	cells, err := strconv.Atoi(args[1])
 	ts.Check(err)
-	shape := synthetic.Shape{Name: "tiny", Layers: 1, Width: 64, Heads: 4, KVHeads: 2, FeedForward: 128, Vocabulary: 49_200, Context: context, RopeBase: 1e4, Epsilon: 1e-5}
-	ts.Check(synthetic.Write(ts.MkAbs(args[0]), shape, ggml.Q8_0, ts.Getenv("SMOLLM2"), 1))
+	shape := synthetic.Shape{Name: "tiny", Layers: 1, Width: 64, Heads: 4, KVHeads: 2, FeedForward: 128, Vocabulary: 49_200, Context: cells, RopeBase: 1e4, Epsilon: 1e-5}
+	ts.Check(synthetic.Write(context.Background(), ts.MkAbs(args[0]), shape, ggml.Q8_0, ts.Getenv("SMOLLM2"), 1))
 }
 
 // retype FILE TENSOR TYPE gives a matrix of a GGUF another type: the number

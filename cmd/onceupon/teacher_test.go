@@ -45,7 +45,7 @@ func TestTeacherPull(t *testing.T) {
 	}
 	made := filepath.Join(t.TempDir(), "made.gguf")
 	shape := synthetic.Shape{Name: "tiny", Layers: 1, Width: 64, Heads: 4, KVHeads: 2, FeedForward: 128, Vocabulary: 49_200, Context: 512, RopeBase: 1e4, Epsilon: 1e-5}
-	if err := synthetic.Write(made, shape, ggml.Q8_0, smol, 1); err != nil {
+	if err := synthetic.Write(t.Context(), made, shape, ggml.Q8_0, smol, 1); err != nil {
 		t.Fatal(err)
 	}
 	body, err := os.ReadFile(made)

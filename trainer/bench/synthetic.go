@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -17,7 +18,7 @@ import (
 // Synthetic makes a teacher of a named shape with random weights in a folder,
 // with its first layers only when layers is not 0, and the tokens of a model
 // that is there (a name or a path). A file that is already there is taken.
-func Synthetic(folder, name, kind string, layers int, vocabulary string, say func(string, ...any)) (string, error) {
+func Synthetic(ctx context.Context, folder, name, kind string, layers int, vocabulary string, say func(string, ...any)) (string, error) {
 	shape, ok := synthetic.Shapes[name]
 	if !ok {
 		return "", fault.New(fault.Usage, "--synthetic %q: the shapes are %s", name, strings.Join(slices.Sorted(maps.Keys(synthetic.Shapes)), ", "))
@@ -45,7 +46,7 @@ func Synthetic(folder, name, kind string, layers int, vocabulary string, say fun
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return "", fault.Wrap(fault.Failed, err)
 	}
-	if err := synthetic.Write(path, shape, most, from, 1); err != nil {
+	if err := synthetic.Write(ctx, path, shape, most, from, 1); err != nil {
 		return "", err
 	}
 	info, err := os.Stat(path)

@@ -20,7 +20,7 @@ func TestSyntheticRefuses(t *testing.T) {
 		{"llama-3.1-8b", "q8_0", 33, "smollm2-135m", "has 32"}, {"llama-3.1-8b", "q8_0", -1, "smollm2-135m", "has 32"}, {"llama-3.1-8b", "q8_0", 1, "none.gguf", "none.gguf"},
 	} {
 		dir := t.TempDir()
-		_, err := Synthetic(dir, c.name, c.kind, c.layers, c.vocabulary, say)
+		_, err := Synthetic(t.Context(), dir, c.name, c.kind, c.layers, c.vocabulary, say)
 		if code := fault.Code(err); code != int(fault.Usage) && code != int(fault.Capability) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%+v: %v", c, err)
 		}

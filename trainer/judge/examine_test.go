@@ -23,7 +23,7 @@ func TestBadTeachers(t *testing.T) {
 	make := func(name string, context int) string {
 		path := filepath.Join(dir, name)
 		s := synthetic.Shape{Name: name, Layers: 1, Width: 64, Heads: 4, KVHeads: 2, FeedForward: 128, Vocabulary: 49_200, Context: context, RopeBase: 500000, Epsilon: 1e-5}
-		if err := synthetic.Write(path, s, ggml.Q8_0, smol, 1); err != nil {
+		if err := synthetic.Write(t.Context(), path, s, ggml.Q8_0, smol, 1); err != nil {
 			t.Fatal(err)
 		}
 		return path

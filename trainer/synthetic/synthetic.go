@@ -4,6 +4,7 @@
 package synthetic
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -97,7 +98,7 @@ func (s Shape) Bytes(most ggml.Type) (n uint64) {
 
 // Write makes the file at path, with the tokens of the model in vocabulary,
 // which must be a byte-level BPE, padded to the shape's number.
-func Write(path string, s Shape, most ggml.Type, vocabulary string, seed uint64) (err error) {
+func Write(ctx context.Context, path string, s Shape, most ggml.Type, vocabulary string, seed uint64) (err error) {
 	if s.Layers < 1 || s.Heads < 1 || s.Width%s.Heads != 0 || s.KVHeads < 1 || s.Heads%s.KVHeads != 0 {
 		return fault.New(fault.Usage, "synthetic: %d layers, width %d, %d heads of which %d have keys: no such model", s.Layers, s.Width, s.Heads, s.KVHeads)
 	}
@@ -116,7 +117,12 @@ func Write(path string, s Shape, most ggml.Type, vocabulary string, seed uint64)
 	metadata(&w, s, most)
 	for i, t := range s.Tensors(most) {
 		r := rand.NewChaCha8(key(seed, uint64(i)))
-		w.AddRaw(t.Name, t.Dims, t.Type, func() ([]byte, error) { return blocks(t, r), nil })
+		w.AddRaw(t.Name, t.Dims, t.Type, func() ([]byte, error) {
+			if err := ctx.Err(); err != nil { // of gigabytes
+				return nil, err
+			}
+			return blocks(t, r), nil
+		})
 	}
 	f, err := os.Create(path + ".part")
 	if err != nil {
@@ -128,7 +134,9 @@ func Write(path string, s Shape, most ggml.Type, vocabulary string, seed uint64)
 			os.Remove(path + ".part")
 		}
 	}()
-	if _, err = w.WriteTo(f); err != nil {
+	if _, err = w.WriteTo(f); ctx.Err() != nil {
+		return ctx.Err()
+	} else if err != nil {
 		return fault.Wrap(fault.Capability, err)
 	}
 	if err = f.Close(); err != nil {

@@ -1,6 +1,7 @@
 package synthetic
 
 import (
+	"context"
 	"math"
 	"os"
 	"path/filepath"
@@ -65,7 +66,7 @@ func TestLoads(t *testing.T) {
 	}
 	for name, most := range Types {
 		path := filepath.Join(t.TempDir(), name+".gguf")
-		if err := Write(path, small, most, vocabulary, 1); err != nil {
+		if err := Write(t.Context(), path, small, most, vocabulary, 1); err != nil {
 			t.Fatal(err)
 		}
 		h, err := llama.ReadHeader(path)
@@ -128,12 +129,24 @@ func TestRefused(t *testing.T) {
 		{narrow, vocabulary, fault.Usage, "needs a multiple of 256"}, {Shape{}, vocabulary, fault.Usage, "no such model"},
 	} {
 		path := filepath.Join(t.TempDir(), "x.gguf")
-		err := Write(path, c.shape, ggml.Q4_K, c.vocabulary, 1)
+		err := Write(t.Context(), path, c.shape, ggml.Q4_K, c.vocabulary, 1)
 		if fault.Code(err) != int(c.want) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v; want %q", err, c.says)
 		}
 		if _, err := os.Stat(path); err == nil {
 			t.Error("a file was left")
 		}
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	folder := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Write(ctx, filepath.Join(folder, "x.gguf"), small, ggml.Q8_0, smol(t), 1); fault.Code(err) != int(fault.Interrupted) {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(folder); len(left) > 0 {
+		t.Errorf("%v is left", left)
 	}
 }
