@@ -72,18 +72,23 @@ static void forward_task(void *argument, int task, int worker)
     const operand *v = stacked_rows(packed, side_by_side, &v_stride, a.keys, D);
     for (int n = a.begin; n < a.end; n += QUERIES) {
         int rows = a.end - n < QUERIES ? a.end - n : QUERIES, first = a.shared + n - a.begin, last = first + rows;
-        float inverse[QUERIES];
+        float max[QUERIES], sum[QUERIES], inverse[QUERIES];
         size_t q_stride = stride;
         const operand *q = packed_rows(q_rows, x + (size_t)n * stride, &q_stride, rows, D);
         scores(p, (size_t)width, q, q_stride, rows, keys, (size_t)width, last, depth(D), scale);
+        for (int r = 0; r < rows; r++) /* all first, so that no row waits for its own */
+            max[r] = highest(p + (size_t)r * (size_t)width, first + r + 1);
         for (int r = 0; r < rows; r++) {
             int count = first + r + 1;
             float *row = p + (size_t)r * (size_t)width;
-            inverse[r] = weights(row, count, &j->lse[(size_t)h * N + n + r], j->drop,
-                                 ((uint64_t)h * N + n + r) * ATTENTION_STRIDE, factors);
+            sum[r] = weights(row, max[r], count, j->drop, ((uint64_t)h * N + n + r) * ATTENTION_STRIDE, factors);
             for (int i = count; i < last; i++)
                 row[i] = 0;
             pack_row((operand *)row, row, last);
+        }
+        for (int r = 0; r < rows; r++) {
+            j->lse[(size_t)h * N + n + r] = max[r] + logf(sum[r]);
+            inverse[r] = 1 / sum[r];
         }
         mix(j->out.data + (size_t)n * C + h * D, (size_t)C, (operand *)p, (size_t)width, rows, v, v_stride, depth(last),
             D, NULL, inverse);

@@ -199,8 +199,8 @@ static void attend(const job *j, int first, int rows, int h, int shared, int wor
         scores_of(x + own.first, query, own.keys, count - own.first, stored_keys(j, n, own.first), size, scale, block);
         if (own.first < shared)
             x[own.first] = last;
-        inverse[r] = weights(x, count, NULL, j->drop,
-                             ((uint64_t)n * (uint64_t)j->heads + (uint64_t)h) * ATTENTION_STRIDE, dropped);
+        inverse[r] = 1 / weights(x, highest(x, count), count, j->drop,
+                                 ((uint64_t)n * (uint64_t)j->heads + (uint64_t)h) * ATTENTION_STRIDE, dropped);
         pack_row((operand *)x, x, count);
     }
     const operand *v = whole_rows(room, prefix.values, &v_stride, shared / PAIR, D);

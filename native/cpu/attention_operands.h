@@ -35,7 +35,10 @@ static inline int depth(int n) { return (n + PAIR - 1) / PAIR; }
 static inline void pack_row(operand *to, const float *x, int n)
 {
 #if PAIR == 2
-    for (int i = 0; i < n; i += 2 * LANES)
+    int i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES)
+        _mm512_storeu_si512(to + i / 2, neighbours(vec_load(x + i), vec_load(x + i + LANES)));
+    if (i < n)
         store_first(to + i / 2, depth(n - i),
                     neighbours(load_first(x + i, n - i), load_first(x + i + LANES, n - i - LANES)));
 #else
@@ -63,7 +66,10 @@ static inline const operand *packed_rows(operand *to, const float *x, size_t *st
 static inline void pack_stack(operand *to, const float *a, const float *b, int n)
 {
 #if PAIR == 2
-    for (int i = 0; i < n; i += LANES)
+    int i = 0;
+    for (; b && i + LANES <= n; i += LANES)
+        _mm512_storeu_si512(to + i, paired(vec_load(a + i), vec_load(b + i)));
+    for (; i < n; i += LANES)
         store_first(to + i, n - i, paired(load_first(a + i, n - i), b ? load_first(b + i, n - i) : vec_set(0)));
 #else
     (void)b;

@@ -55,19 +55,17 @@ static inline float exponentials(float *x, float max, int count)
     return vec_sum(sum);
 }
 
-/* Scores of one query become weights, up to the factor that is returned; lse
- * may be NULL. */
-static inline float weights(float *x, int count, float *lse, dropout drop, uint64_t element, float *factors)
+/* Scores of one query, of which max is the highest, become weights times the
+ * sum that is returned. */
+static inline float weights(float *x, float max, int count, dropout drop, uint64_t element, float *factors)
 {
-    float max = highest(x, count), sum = exponentials(x, max, count);
+    float sum = exponentials(x, max, count);
     if (drop.probability > 0) {
         const float *kept = dropout_factors(factors, drop, element, count);
         for (int j = 0; j < count; j++)
             x[j] *= kept[j];
     }
-    if (lse)
-        *lse = max + logf(sum);
-    return 1 / sum;
+    return sum;
 }
 
 #endif

@@ -164,30 +164,33 @@ static inline float vec_sum(vec v)
 
 static inline float vec_highest(vec v)
 {
+#if LANES == 16
+    return _mm512_reduce_max_ps(v);
+#else
     float x[LANES];
     vec_store(x, v);
     for (int i = 1; i < LANES; i++)
         x[0] = x[i] > x[0] ? x[i] : x[0];
     return x[0];
+#endif
 }
 
 /* e^x to about 1 ulp for x in -87..88, clamped outside: x = n ln 2 + r,
- * |r| <= ln 2 / 2, Taylor polynomial of degree 7 in r. */
+ * |r| <= ln 2 / 2, and the polynomial of vec_exp2, whose argument is r / ln 2. */
 static inline vec vec_exp(vec x)
 {
     x = vec_min(vec_max(x, vec_set(-87.0f)), vec_set(88.0f));
     vec n = vec_round(x * vec_set(1.44269504088896341f));
     vec r = vec_fma(n, vec_set(-0.693359375f), x);
     r = vec_fma(n, vec_set(2.12194440e-4f), r);
-    vec p = vec_set(1.0f / 5040);
-    p = vec_fma(p, r, vec_set(1.0f / 720));
-    p = vec_fma(p, r, vec_set(1.0f / 120));
-    p = vec_fma(p, r, vec_set(1.0f / 24));
-    p = vec_fma(p, r, vec_set(1.0f / 6));
-    p = vec_fma(p, r, vec_set(0.5f));
+    vec p = vec_set(0.00138368458f);
+    p = vec_fma(p, r, vec_set(0.00837481581f));
+    p = vec_fma(p, r, vec_set(0.0416682251f));
+    p = vec_fma(p, r, vec_set(0.166664198f));
+    p = vec_fma(p, r, vec_set(0.499999911f));
     p = vec_fma(p, r, vec_set(1.0f));
     p = vec_fma(p, r, vec_set(1.0f));
-    return p * vec_exp2i(n);
+    return vec_scale(p, n);
 }
 
 /* 2^x to about 1 ulp for x in -126..127: x = n + f, |f| <= 1/2, minimax polynomial
