@@ -88,7 +88,7 @@ static void shared_prefixes(backend *b, backend *r)
     } batches[] = {{odd, 4}, {one, 1}, {longer, 3}, {alone, 1}, {many, 41}, {cut, 41}};
     const int shapes[][2] = {{2, 32}, {3, 20}, {1, 64}, {1, 1}, {4, 7}, {1, 128}, {2, 33}};
     for (size_t i = 0; i < (few ? 1 : sizeof shapes / sizeof *shapes); i++)
-        for (size_t k = 0; k < (few == 2 ? 3 : sizeof batches / sizeof *batches); k++) {
+        for (size_t k = 0; k < sizeof batches / sizeof *batches - (few == 2); k++) {
             if (b != r)
                 test_attention(b, r, batches[k].offsets, batches[k].stories, shapes[i][0], shapes[i][1], (dropout){0});
             test_prefix(b, batches[k].offsets, batches[k].stories, shapes[i][0], shapes[i][1]);
