@@ -1,8 +1,7 @@
 /* Choice of a variant and of its tile.
  *
  * A variant has bits of its own, so it is chosen by name and stays: "matmul=NAME"
- * of the student's kernels, which a run keeps in its configuration; else the
- * environment variable ONCEUPON_CUDA_MATMUL, for tests and benches; else mma
+ * of the student's kernels, which a run keeps in its configuration; else mma
  * (bf16) or simt (fp32). "measure" and "measure:FILE" take the fastest for
  * every weight (matmul_measure.cu). Tiles of a variant give the same bits, so the
  * best tile of a shape is found by timing at its first use and kept in the backend.
@@ -18,9 +17,9 @@
 const char *matmul_asked(const backend_limits *limits)
 {
     const char *kernels = limits->kernels;
-    if (kernels && *kernels)
-        return strncmp(kernels, "matmul=", 7) ? kernels : kernels + 7;
-    return getenv("ONCEUPON_CUDA_MATMUL");
+    if (!kernels || !*kernels)
+        return nullptr;
+    return strncmp(kernels, "matmul=", 7) ? kernels : kernels + 7;
 }
 
 int cuda_matmul_create(backend *b, char *message, size_t capacity)

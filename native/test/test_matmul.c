@@ -132,13 +132,13 @@ static const char *const names[RESULTS] = {"forward",     "forward in fp32",    
 
 static int create(const char *isa, const char *variant, const char *tiles, char *message, size_t capacity)
 {
+    char kernels[32] = "";
     backend_limits limits = {
         .rows = 2048, .width = 2048, .stream = 2048, .threads = 1, .isa = isa, .context = 64, .head_width = 64};
     limits.parameters = 1 << 20;
     if (variant)
-        setenv("ONCEUPON_CUDA_MATMUL", variant, 1);
-    else
-        unsetenv("ONCEUPON_CUDA_MATMUL");
+        snprintf(kernels, sizeof kernels, "matmul=%s", variant);
+    limits.kernels = kernels;
     setenv("ONCEUPON_CUDA_TILES", tiles, 1);
     return backend_cuda_create(&b, &limits, message, capacity);
 }
@@ -418,7 +418,7 @@ static void test_refusal(const char *isa, const char *variant, const char *part)
     cases++;
     if (!status || !strstr(message, part)) {
         failures++;
-        printf("FAIL ONCEUPON_CUDA_MATMUL=%s: status %d, %s\n", variant, status, message);
+        printf("FAIL matmul=%s: status %d, %s\n", variant, status, message);
     }
     if (!status)
         b.ops->destroy(&b);

@@ -75,7 +75,7 @@ def catch():
 
 
 def command(step):
-    return "".join(f"{k}={v} " for k, v in step.env.items()) + shlex.join(step.words)
+    return shlex.join(step.words)
 
 
 def reason(output):
@@ -91,7 +91,7 @@ def execute(s, step, limit):
         ending["held"] = True  # a step that is half started could not be stopped
         try:
             process = subprocess.Popen(s.words, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
-                                       env=dict(os.environ, ONCEUPON_CUDA_LIBRARY=LIBRARY, **s.env))
+                                       env=dict(os.environ, ONCEUPON_CUDA_LIBRARY=LIBRARY))
         except OSError as e:
             ending["held"], step["status"] = False, "failed"
             return str(e)

@@ -9,7 +9,7 @@ from .machine import BIN, GOLDEN, LIBRARY, PROGRAM, ROOT, TESTS
 
 # lacks: what is missing for it, where that is known before. read(output, step)
 # adds figures to the step, and fails it when they are wrong.
-Step = collections.namedtuple("Step", "name seconds words read env lacks", defaults=({}, ""))
+Step = collections.namedtuple("Step", "name seconds words read lacks", defaults=("",))
 SECONDS = 600  # of all steps in the table but the build
 SYNTHETIC = os.path.join(ROOT, "build", "synthetic")  # keeps the 8.5 GB of bench-teacher for the next time
 
@@ -103,8 +103,6 @@ def table(card):
     def ops(shape, *more):
         return onceupon("bench", "ops", "--backend", "cuda", "--shape", "tiny" if tiny else shape, *sampled, *more)
 
-    tensor_cores = ("--variant", "bf16", "--filter", "^matmul")  # what cublasLt and wgmma are asked for
-
     def student(task, *more):
         return onceupon("bench", "student", "--backend", "cuda", "--variant", "bf16", "--shape", "tiny" if tiny else "paper", "--filter", f"^{task}$", *sampled, *more)
 
@@ -113,10 +111,10 @@ def table(card):
         Step("bench-decode", 15, student("generate"), bench("generate")),
         Step("bench-ops", 25, ops("default"), bench()),
         Step("bench-ops-small", 25, ops("small"), bench()),
-        Step("bench-ops-cublaslt", 25, ops("default", *tensor_cores), bench(), {"ONCEUPON_CUDA_MATMUL": "cublaslt"}),
+        Step("bench-ops-cublaslt", 25, ops("default", "--variant", "matmul=cublaslt", "--filter", "^matmul"), bench()),
     ]
     if card["sm"] == "90":
-        all_steps.append(Step("bench-ops-wgmma", 25, ops("default", *tensor_cores), bench(), {"ONCEUPON_CUDA_MATMUL": "wgmma"}))
+        all_steps.append(Step("bench-ops-wgmma", 25, ops("default", "--variant", "matmul=wgmma", "--filter", "^matmul"), bench()))
     all_steps += [
         Step("bench-ppo", 25, student("ppo"), bench("ppo")),
         Step("bench-train", 70, student("train", "--peer", f"torch={torch}", "--peer", f"torch.compile={torch} --compile"), bench("train")),

@@ -27,7 +27,7 @@ class Check(unittest.TestCase):
         self.check = report.Report(self.folder, CARD)
 
     def step(self, shell, read=None, limit=60.0, lacks=""):
-        self.check.run(steps.Step("s", limit, ["sh", "-c", shell], read, {}, lacks), limit)
+        self.check.run(steps.Step("s", limit, ["sh", "-c", shell], read, lacks), limit)
         return self.check.report["steps"][-1]
 
     def written(self):
