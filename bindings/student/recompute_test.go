@@ -2,6 +2,7 @@ package student
 
 import (
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -62,6 +63,9 @@ func sameBits(t *testing.T, o Options, layers int, b Batch) {
 	c := tiny
 	c.Layers = layers
 	for _, dropout := range []float32{0, .3} {
+		if dropout > 0 && b.Offsets[0] > 0 {
+			continue // refused
+		}
 		var want []float32
 		for _, level := range Recomputes {
 			o.Recompute = level
@@ -77,17 +81,25 @@ func sameBits(t *testing.T, o Options, layers int, b Batch) {
 }
 
 // Whatever is computed again, every bit stays: with odd stories, more tokens than
-// a part of the feed-forward has, an odd and an even number of layers.
+// parts of the feed-forward have, odd and even numbers of layers, a prefix.
 func TestRecomputeKeepsTheBits(t *testing.T) {
 	var lengths []int
 	for i := range 45 {
 		lengths = append(lengths, 5+i*7%36)
 	}
-	for _, layers := range []int{1, 2, 3, 4} {
+	for _, layers := range []int{1, 2, 3, 5, 6, 4} {
+		some := lengths[:15] // 342 tokens: a part of 256 and another
+		if layers == 4 {
+			some = lengths // 999: the forward's parts are larger
+		}
 		sameBits(t, Options{Backend: "ref"}, layers, randomBatch(17, 1, 40, 3, 29))
 		for _, isa := range isas() {
-			sameBits(t, Options{Backend: "cpu", ISA: isa}, layers, randomBatch(lengths...))
+			sameBits(t, Options{Backend: "cpu", ISA: isa}, layers, randomBatch(some...))
 		}
+	}
+	once, _ := shared(prefixed(7, 10, 1, 33, 3, 22), 7)
+	for _, isa := range isas() {
+		sameBits(t, Options{Backend: "cpu", ISA: isa, PPOTokens: 99}, 4, once)
 	}
 }
 
@@ -99,6 +111,26 @@ func TestRecomputeKeepsTheBitsEmulated(t *testing.T) {
 	t.Setenv("ONCEUPON_CUDA_LIBRARY", library)
 	for _, precision := range Precisions {
 		sameBits(t, Options{Backend: "cuda", ISA: precision}, 4, randomBatch(17, 1, 9))
+	}
+}
+
+// What a student with pairs does not keep or has no room for is refused in one line.
+func TestPairRefuses(t *testing.T) {
+	c, b := tiny, randomBatch(5, 9)
+	c.Layers = 6
+	m := newModelOf(t, c, Options{Backend: "cpu", Threads: 1, MaxTokens: 64, MaxStories: 4, Train: true, Recompute: "pair"})
+	once, _ := shared(prefixed(3, 2, 4), 3)
+	err := m.Forward(once, nil, Scores{})
+	if want := "a prefix needs room for the gradient of its keys: with recompute pair a student with ppo_tokens"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
+	}
+	if err := m.Forward(b, nil, NewScores(14, false)); err != nil {
+		t.Fatal(err)
+	}
+	for layer, kept := range []bool{false, false, false, true, false, true, true} {
+		if _, err := m.Hidden(layer, 14); (err == nil) != kept {
+			t.Errorf("hidden %d: %v", layer, err)
+		}
 	}
 }
 

@@ -326,7 +326,7 @@ func (m *Model) Write(a Array, i int, src []float32) error {
 // ever holding all of them.
 func (m *Model) Fill(a Array, i int, next func() float32) error {
 	var message [messageBytes]C.char
-	part := make([]float32, 1<<14)
+	part := make([]float32, 1<<10)
 	for first, count := 0, m.parameters[i].Count(); first < count; first += len(part) {
 		part = part[:min(len(part), count-first)]
 		for j := range part {

@@ -99,6 +99,7 @@ static inline void dropout_block(float *to, dropout drop, uint64_t quad, uint32_
  * count + 2 * DROPOUT_BLOCK. Returns where the first factor stands. */
 static inline const float *dropout_factors(float *to, dropout drop, uint64_t first, int count)
 {
+    first += drop.first;
     uint32_t threshold = (uint32_t)(drop.probability * 4294967296.0);
     float kept = 1 / (1 - drop.probability);
     int skip = (int)(first % 4);

@@ -48,11 +48,14 @@ static inline tensor tensor_rows(tensor t, size_t first, int rows)
 }
 
 /* Counter-based dropout: the mask of element i at `site` depends only on
- * (seed, step, site, i), so the backward pass computes it again. */
+ * (seed, step, site, i), so the backward pass computes it again. An op that is
+ * given rows of a matrix finds the number of their first element in `first`; a
+ * backend that never is (ffn_rows 0) need not look. */
 typedef struct dropout {
     float probability;
     uint64_t seed, step;
     uint32_t site;
+    uint64_t first;
 } dropout;
 
 /* Stories of a packed batch: story s has rows offsets[s]..offsets[s+1]-1. The
@@ -147,7 +150,8 @@ typedef struct op_table {
      * brings the prefix itself. A prefix goes without dropout. */
     void (*attention_forward)(backend *b, tensor out, float *lse, tensor qkv, ragged rows, int heads, dropout drop);
     /* (A) dqkv = gradient (overwritten); dout (A). That of the prefix's keys and
-     * values is summed over its own queries and those of all stories. */
+     * values is summed over its own queries and those of all stories. Without a
+     * prefix dqkv may be qkv where the backend says so. */
     void (*attention_backward)(backend *b, tensor dqkv, tensor dout, tensor qkv, tensor out, const float *lse,
                                ragged rows, int heads, dropout drop);
     /* n tokens of stories: stores its key and value at (slot, position) of the
@@ -290,9 +294,11 @@ typedef struct backend_description {
     size_t (*workspace)(const backend_limits *limits); /* may be NULL */
     int activations, cache, head_rows, row_multiple;   /* as in op_table */
     int packs_weights;                                 /* has matmul_pack */
+    int attention_in_place;                            /* the gradient of qkv may take its place */
     int recomputes; /* normalised rows and GELU are computed again in the backward, by the ops of the forward */
     int ffn_rows;   /* tokens of a feed-forward of which one part at a time exists (STUDENT_RECOMPUTE_PAIR), such that
-                     * parts add up to the bits of the whole: even where factors are paired; 0: all, they do not */
+                     * parts, of layer norms too, add up to the bits of the whole: even where factors are paired; 0:
+                     * all, they do not */
 } backend_description;
 
 #endif

@@ -50,7 +50,7 @@ enum student_recompute {
     STUDENT_RECOMPUTE_NONE = 0,  /* what is cheap alone: normalised rows and GELU, on backends where that gains */
     STUDENT_RECOMPUTE_FFN = 1,   /* and the up projection */
     STUDENT_RECOMPUTE_LAYER = 2, /* and the rest of a layer: its input is kept */
-    STUDENT_RECOMPUTE_PAIR = 3,  /* of two layers the input of the first is kept */
+    STUDENT_RECOMPUTE_PAIR = 3,  /* of two layers the input of one is kept, the feed-forward goes through in parts */
 };
 
 typedef struct student student;
@@ -225,8 +225,8 @@ int student_forward(student *s, const student_batch *batch, const int32_t *targe
                     float *value, char *message, size_t capacity);
 /* Residual stream before block `layer`, or after the final layer norm when
  * layer = layers; [tokens][width] of the last forward. train = 1 only; with
- * STUDENT_RECOMPUTE_PAIR and more than two layers 2, 4, ... and the last are
- * there. */
+ * STUDENT_RECOMPUTE_PAIR every second one is there, from the last down to 3 or
+ * 2. */
 int student_hidden(student *s, int32_t layer, float *values, char *message, size_t capacity);
 /* Logits [count][vocabulary] of packed tokens first.. of the last forward. */
 int student_logits(student *s, int32_t first, int32_t count, float *logits, char *message, size_t capacity);

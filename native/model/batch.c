@@ -17,6 +17,9 @@ int batch_load(student *s, const student_batch *batch, const int32_t *targets, c
     if (prefix < 0 || prefix > most)
         return fail(message, capacity, STUDENT_E_ARGUMENT, "prefix of %d tokens; 0..%d are possible%s", prefix, most,
                     batch->first ? " with positions of first tokens" : "");
+    if (prefix && gradient_in_place(o))
+        return fail(message, capacity, STUDENT_E_ARGUMENT,
+                    "a prefix needs room for the gradient of its keys: with recompute pair a student with ppo_tokens");
     ragged rows = {batch->offsets, batch->stories, prefix};
     for (int part = prefix ? 0 : 1; part <= batch->stories; part++) {
         int length = batch->offsets[part] - ragged_begin(rows, part), start = ragged_shared(rows, part);
@@ -97,8 +100,9 @@ int student_hidden(student *s, int32_t layer, float *values, char *message, size
     if (!s->options.train || !s->N || layer < 0 || layer > s->options.layers)
         return fail(message, capacity, STUDENT_E_ARGUMENT,
                     "hidden %d of %d: needs train, a forward before and 0..layers", layer, s->options.layers);
-    if (inputs_in_pairs(&s->options) && (layer % 2 || !layer) && layer < s->options.layers)
-        return fail(message, capacity, STUDENT_E_ARGUMENT, "hidden %d is not kept: 2, 4, ... and the last are", layer);
+    if (layer < s->options.layers && !input_kept(&s->options, layer))
+        return fail(message, capacity, STUDENT_E_ARGUMENT,
+                    "hidden %d is not kept: every second one is, from the last but one down to 2 or 3", layer);
     int C = s->options.width;
     if (layer < s->options.layers)
         download_floats(s, values, matrix(s->blocks[layer].input, s->N, C));
@@ -118,7 +122,8 @@ int student_cross_entropy(student *s, const student_batch *batch, const int32_t 
         if (dropout_options->size != sizeof *dropout_options ||
             !(dropout_options->probability >= 0 && dropout_options->probability < 1))
             return fail(message, capacity, STUDENT_E_ARGUMENT, "dropout probability must be in [0, 1)");
-        drop = (dropout){dropout_options->probability, dropout_options->seed, dropout_options->step, 0};
+        drop = (dropout){
+            .probability = dropout_options->probability, .seed = dropout_options->seed, .step = dropout_options->step};
     }
     int status = batch_load(s, batch, targets, message, capacity);
     if (status)

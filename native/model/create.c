@@ -130,10 +130,31 @@ static size_t ffn_room(const student_options *o)
     return part < N ? part : N;
 }
 
+/* The place of a block's input among those that are there at a time. In pairs an
+ * input that is not kept has the place of the next one, which is used up
+ * when it is computed again; those below the first that is kept have theirs. */
+static size_t input_place(const student_options *o, int layer)
+{
+    int first = first_kept(o);
+    return !o->train ? 0 : !in_pairs(o) || layer < first ? (size_t)layer : (size_t)(layer - first + 1) / 2;
+}
+
+static size_t input_places(const student_options *o)
+{
+    size_t places = 0;
+    for (int l = 0; l < o->layers; l++)
+        if (input_place(o, l) >= places)
+            places = input_place(o, l) + 1;
+    return places;
+}
+
 /* The blocks' activations. Each block has its own where the backward finds
  * them as the forward left them. All others share a place, and at last a
  * workspace, through which go, one after the other, norms, up and GELU of a
- * block with their gradients, the gradient of qkv, and the logits. */
+ * block with their gradients, the gradient of qkv, and the logits. In pairs the
+ * workspace is that of a part of the feed-forward, begins with the norm and the narrow
+ * array, and has room for all tokens of one of them; the logits go where qkv and
+ * attention are. */
 static void reserve_blocks(ledger *l, student_memory *plan)
 {
     const student_options *o = &l->s->options;
@@ -141,7 +162,9 @@ static void reserve_blocks(ledger *l, student_memory *plan)
     student *s = l->s;
     size_t N = row_room(o), C = (size_t)o->width, H = (size_t)o->heads, F = ffn_room(o), L = (size_t)o->layers;
     size_t stream = padded(4 * N * C), narrow = elements_padded(l, N * C), wide = elements_padded(l, 4 * F * C);
-    size_t head = padded(4 * (size_t)d->head_rows * (size_t)o->vocabulary);
+    size_t part = elements_padded(l, F * C), head = padded(4 * (size_t)d->head_rows * (size_t)o->vocabulary);
+    size_t logits = head + (d->activations == TENSOR_F32 ? 0 : padded(elements_padded(l, head / 4)));
+    size_t attention = in_pairs(o) && logits > 4 * narrow ? logits - 3 * narrow : narrow;
     int level = o->train ? o->recompute : STUDENT_RECOMPUTE_PAIR, again = !o->train || norms_again(o);
     block_activations a = {0};
     enum { OWN, SHARED, WORK, PLACES };
@@ -151,53 +174,57 @@ static void reserve_blocks(ledger *l, student_memory *plan)
         size_t bytes;
         int place;
     } parts[] = {{&a.qkv, 3 * narrow, kept},
-                 {&a.attention, narrow, kept},
+                 {&a.attention, attention, kept},
                  {&a.lse, padded(4 * H * N), kept},
                  {&a.middle, stream, kept},
                  {&a.mean1, padded(4 * N), kept},
                  {&a.rstd1, padded(4 * N), kept},
                  {&a.mean2, padded(4 * N), kept},
                  {&a.rstd2, padded(4 * N), kept},
-                 {&a.norm1, narrow, norms},
-                 {&a.norm2, again ? 0 : narrow, norms},
+                 {&a.norm1, part, norms},
+                 {&a.norm2, again ? 0 : part, norms},
+                 {&s->narrow, in_pairs(o) ? part : 0, WORK},
                  {&a.up, wide, level < STUDENT_RECOMPUTE_FFN ? OWN : WORK},
                  {&a.gelu, wide, norms}};
     enum { PARTS = sizeof parts / sizeof parts[0] };
     size_t sizes[PLACES] = {0};
     for (size_t k = 0; k < PARTS; k++)
         sizes[parts[k].place] += parts[k].bytes;
-    size_t logits = head + (d->activations == TENSOR_F32 ? 0 : padded(elements_padded(l, head / 4)));
-    size_t work = sizes[WORK] > logits ? sizes[WORK] : logits;
-    if (o->train && again && 3 * narrow > work)
-        work = 3 * narrow;
-    /* Inputs: one; or of all blocks; or of every second one, and one for the others
-     * in turn. The embedding is computed again into the third block's place. */
-    int pairs = inputs_in_pairs(o);
-    size_t inputs = !o->train ? 1 : pairs ? (L + 1) / 2 : L;
+    size_t others[] = {in_pairs(o) ? part + narrow : logits,
+                       o->train && again && !gradient_in_place(o) ? 3 * narrow : 0};
+    size_t work = sizes[WORK];
+    for (int k = 0; k < 2; k++)
+        work = others[k] > work ? others[k] : work;
     l->account = &plan->activations;
-    char *input = reserve(l, inputs * stream), *own = reserve(l, L * sizes[OWN]), *shared = reserve(l, sizes[SHARED]);
+    char *input = reserve(l, input_places(o) * stream), *own = reserve(l, L * sizes[OWN]),
+         *shared = reserve(l, sizes[SHARED]);
     l->account = &plan->workspace;
     char *workspace = reserve(l, work);
     if (!l->take || l->failed)
         return;
+    /* The forward has more room: up and GELU of half the tokens are as large as qkv
+     * and attention, which have been used. */
+    int halves = in_pairs(o) && N / 2 > F;
     for (size_t i = 0; i < L; i++) {
         char *at[PLACES] = {own + i * sizes[OWN], shared, workspace};
         for (size_t k = 0; k < PARTS; k++) {
             *parts[k].to = (float *)at[parts[k].place];
             at[parts[k].place] += parts[k].bytes;
         }
-        size_t slot = !o->train ? 0 : !pairs ? i : i % 2 ? inputs - 1 : i < 2 ? 0 : i / 2 - 1;
-        a.input = (float *)(input + slot * stream);
+        a.input = (float *)(input + input_place(o, (int)i) * stream);
         a.norm2 = again ? a.norm1 : a.norm2;
-        a.dqkv = again ? (float *)workspace : a.gelu;
+        a.dqkv = gradient_in_place(o) ? a.qkv : again ? (float *)workspace : a.gelu;
+        a.forward_up = halves ? a.qkv : a.up;
+        a.forward_gelu = halves ? (float *)((char *)a.qkv + 2 * narrow) : a.gelu;
         s->blocks[i] = a;
     }
     s->ffn_rows = (int)F;
-    s->logits = (float *)workspace;
-    s->dlogits = d->activations == TENSOR_F32 ? s->logits : (float *)(workspace + head);
-    /* A shared qkv is used up when the final norm is computed, and computed again
+    s->forward_rows = (int)(halves ? N / 2 : F);
+    s->logits = (float *)(in_pairs(o) ? shared : workspace);
+    s->dlogits = d->activations == TENSOR_F32 ? s->logits : (float *)((char *)s->logits + head);
+    /* A shared middle is used up when the final norm is computed, and computed again
      * before the backward reads it. */
-    s->final_input = kept == SHARED ? a.qkv : NULL;
+    s->final_input = kept == SHARED ? a.middle : NULL;
 }
 
 static int reserve_all(student *s, student_memory *plan, int take)
@@ -228,7 +255,8 @@ static int reserve_all(student *s, student_memory *plan, int take)
         *per_token[i] = floats(&l, N);
 
     l.account = &plan->workspace;
-    s->narrow = elements(&l, N * C);
+    if (!in_pairs(o))
+        s->narrow = elements(&l, N * C);
     if (o->train)
         s->norm = reserve(&l, sizeof *s->norm);
     s->sums = reserve(&l, sizeof *s->sums);

@@ -278,7 +278,7 @@ int student_generate(student *s, const student_batch *prompts, const uint64_t *s
     s->N = 0; /* the activations of the last forward are overwritten */
     /* Under dropout every story reads the prompt through masks of its own. */
     int active = prompts->stories, M = g->max_new_tokens;
-    dropout drop = {g->dropout, g->seed ^ DECODE_DROPOUT, 0, 0};
+    dropout drop = {.probability = g->dropout, .seed = g->seed ^ DECODE_DROPOUT};
     weights_ready(s);
     pack_weights(s);
     s->shared = g->dropout > 0 ? 0 : shared_prefix(prompts);

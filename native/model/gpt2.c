@@ -76,55 +76,83 @@ static void attention_half(student *s, int l)
     op->attention_forward(B(s), attention, a->lse, qkv, s->rows, s->options.heads,
                           dropout_at(s->drop, l, SITE_ATTENTION));
     op->matmul_forward(B(s), narrow, attention, matrix(w(s, l, ATTN_OUTPUT_WEIGHT), C, C), w(s, l, ATTN_OUTPUT_BIAS));
-    add_and_norm(s, matrix(a->middle, N, C), activation(s, a->norm2, N, C), a->mean2, a->rstd2, matrix(a->input, N, C),
-                 narrow, w(s, l, FFN_NORM_WEIGHT), w(s, l, FFN_NORM_BIAS), dropout_at(s->drop, l, SITE_PROJECTION));
+    tensor middle = matrix(a->middle, N, C), input = matrix(a->input, N, C);
+    dropout drop = dropout_at(s->drop, l, SITE_PROJECTION);
+    if (in_pairs(&s->options))
+        op->residual_forward(B(s), middle, input, narrow, drop);
+    else
+        add_and_norm(s, middle, activation(s, a->norm2, N, C), a->mean2, a->rstd2, input, narrow,
+                     w(s, l, FFN_NORM_WEIGHT), w(s, l, FFN_NORM_BIAS), drop);
 }
 
-/* Tokens first.. of (N,C) activations that make a part of the feed-forward. */
-static tensor part(const student *s, tensor t, int first)
+/* Tokens first.., `most` at most, of a (N,C) matrix that make a part of the
+ * feed-forward, and their dropout. */
+static tensor part(const student *s, float *data, int first, int most)
 {
-    int rows = s->N - first < s->ffn_rows ? s->N - first : s->ffn_rows;
-    return tensor_rows(t, (size_t)first, rows);
+    int rows = s->N - first < most ? s->N - first : most;
+    return tensor_rows(matrix(data, s->N, s->options.width), (size_t)first, rows);
 }
 
-/* From norm2 and middle to the next block's input and norm1, or to the final
- * ones. */
-static void feed_forward_half(student *s, int l)
+static dropout dropout_of_part(const student *s, int l, int first)
 {
-    const op_table *op = OPS(s);
-    int N = s->N, C = s->options.width, last = parameter_final_norm(&s->options);
-    const block_activations *a = &s->blocks[l];
-    tensor norm2 = activation(s, a->norm2, N, C), narrow = activation(s, s->narrow, N, C);
-    tensor middle = matrix(a->middle, N, C);
-    for (int first = 0; first < N; first += s->ffn_rows) {
-        tensor x = part(s, norm2, first), gelu = activation(s, a->gelu, x.rows, 4 * C);
-        feed_forward_up(s, gelu, activation(s, a->up, x.rows, 4 * C), x, matrix(w(s, l, FFN_UP_WEIGHT), 4 * C, C),
-                        w(s, l, FFN_UP_BIAS));
-        op->matmul_forward(B(s), part(s, narrow, first), gelu, matrix(w(s, l, FFN_DOWN_WEIGHT), C, 4 * C),
-                           w(s, l, FFN_DOWN_BIAS));
-    }
-    if (l + 1 < s->options.layers) {
-        const block_activations *next = &s->blocks[l + 1];
-        add_and_norm(s, matrix(next->input, N, C), activation(s, next->norm1, N, C), next->mean1, next->rstd1, middle,
-                     narrow, w(s, l + 1, ATTN_NORM_WEIGHT), w(s, l + 1, ATTN_NORM_BIAS),
-                     dropout_at(s->drop, l, SITE_FFN));
-    } else
-        add_and_norm(s, matrix(s->final_input, N, C), activation(s, s->hidden, N, C), s->mean, s->rstd, middle, narrow,
-                     parameter(s, STUDENT_WEIGHTS, last), parameter(s, STUDENT_WEIGHTS, last + 1),
-                     dropout_at(s->drop, l, SITE_FFN));
+    dropout drop = dropout_at(s->drop, l, SITE_FFN);
+    drop.first = (uint64_t)first * (uint64_t)s->options.width;
+    return drop;
 }
 
-static void norm_forward(student *s, int layer, int weight, float *norm, float *mean, float *rstd, float *x)
+static void norm_forward(student *s, int layer, int weight, tensor norm, float *mean, float *rstd, tensor x)
 {
-    int N = s->N, C = s->options.width;
-    OPS(s)->layernorm_forward(B(s), activation(s, norm, N, C), mean, rstd, matrix(x, N, C), w(s, layer, weight),
-                              w(s, layer, weight + 1), s->options.layernorm_epsilon);
+    OPS(s)->layernorm_forward(B(s), norm, mean, rstd, x, w(s, layer, weight), w(s, layer, weight + 1),
+                              s->options.layernorm_epsilon);
 }
 
 static void norm1_forward(student *s, int l, float *norm)
 {
+    int N = s->N, C = s->options.width;
     const block_activations *a = &s->blocks[l];
-    norm_forward(s, l, ATTN_NORM_WEIGHT, norm, a->mean1, a->rstd1, a->input);
+    norm_forward(s, l, ATTN_NORM_WEIGHT, activation(s, norm, N, C), a->mean1, a->rstd1, matrix(a->input, N, C));
+}
+
+/* norm2 of a part. */
+static tensor norm2_forward(student *s, int l, int first, int most)
+{
+    const block_activations *a = &s->blocks[l];
+    tensor middle = part(s, a->middle, first, most), norm = activation(s, a->norm2, middle.rows, middle.cols);
+    norm_forward(s, l, FFN_NORM_WEIGHT, norm, a->mean2 + first, a->rstd2 + first, middle);
+    return norm;
+}
+
+/* From norm2 and middle to the next block's input and norm1, or to the final
+ * ones. In pairs a part at a time, from middle to the next input. */
+static void feed_forward_half(student *s, int l)
+{
+    const op_table *op = OPS(s);
+    int N = s->N, C = s->options.width, last = parameter_final_norm(&s->options), pairs = in_pairs(&s->options);
+    int most = s->forward_rows;
+    const block_activations *a = &s->blocks[l], *next = l + 1 < s->options.layers ? a + 1 : NULL;
+    float *out = next ? next->input : s->final_input;
+    tensor narrow = activation(s, s->narrow, N, C), middle = matrix(a->middle, N, C);
+    for (int first = 0; first < N; first += most) {
+        tensor rows = part(s, out, first, most), gelu = activation(s, a->forward_gelu, rows.rows, 4 * C);
+        tensor x = pairs ? norm2_forward(s, l, first, most) : activation(s, a->norm2, N, C);
+        narrow = activation(s, s->narrow, rows.rows, C);
+        feed_forward_up(s, gelu, activation(s, a->forward_up, x.rows, 4 * C), x,
+                        matrix(w(s, l, FFN_UP_WEIGHT), 4 * C, C), w(s, l, FFN_UP_BIAS));
+        op->matmul_forward(B(s), narrow, gelu, matrix(w(s, l, FFN_DOWN_WEIGHT), C, 4 * C), w(s, l, FFN_DOWN_BIAS));
+        if (pairs)
+            op->residual_forward(B(s), rows, part(s, a->middle, first, most), narrow, dropout_of_part(s, l, first));
+    }
+    const float *gain = parameter(s, STUDENT_WEIGHTS, last), *bias = parameter(s, STUDENT_WEIGHTS, last + 1);
+    if (pairs && !next)
+        op->layernorm_forward(B(s), activation(s, s->hidden, N, C), s->mean, s->rstd, matrix(out, N, C), gain, bias,
+                              s->options.layernorm_epsilon);
+    else if (!pairs && next)
+        add_and_norm(s, matrix(next->input, N, C), activation(s, next->norm1, N, C), next->mean1, next->rstd1, middle,
+                     narrow, w(s, l + 1, ATTN_NORM_WEIGHT), w(s, l + 1, ATTN_NORM_BIAS),
+                     dropout_at(s->drop, l, SITE_FFN));
+    else if (!next)
+        add_and_norm(s, matrix(out, N, C), activation(s, s->hidden, N, C), s->mean, s->rstd, middle, narrow, gain, bias,
+                     dropout_at(s->drop, l, SITE_FFN));
 }
 
 static void embed(student *s)
@@ -141,8 +169,9 @@ void trunk_forward(student *s, dropout drop)
     s->drop = drop;
     weights_ready(s);
     embed(s);
-    norm1_forward(s, 0, s->blocks[0].norm1);
     for (int l = 0; l < s->options.layers; l++) {
+        if (l == 0 || in_pairs(&s->options))
+            norm1_forward(s, l, s->blocks[l].norm1);
         attention_half(s, l);
         feed_forward_half(s, l);
     }
@@ -160,24 +189,26 @@ static tensor into_projection(student *s, tensor stream, dropout drop)
 }
 
 /* What the forward has not kept of a block is computed again, by its own ops:
- * the input of the second of two blocks, then all up to middle and norm2. */
+ * in pairs the inputs from one that is kept, or the embedding, up to this block's;
+ * then all up to middle and, if not in parts, norm2. */
 static void block_again(student *s, int l)
 {
-    const block_activations *a = &s->blocks[l];
-    int level = s->options.recompute;
-    /* The forward left the last block's input. */
-    if (inputs_in_pairs(&s->options) && l % 2 == 1 && l + 1 < s->options.layers) {
-        if (l == 1)
+    const student_options *o = &s->options;
+    if (!input_kept(o, l) && input_kept(o, l + 1)) {
+        int first = l < first_kept(o) ? 0 : l - 1;
+        if (!first)
             embed(s);
-        norm1_forward(s, l - 1, s->blocks[l - 1].norm1);
-        attention_half(s, l - 1);
-        feed_forward_half(s, l - 1);
+        for (int i = first; i < l; i++) {
+            norm1_forward(s, i, s->blocks[i].norm1);
+            attention_half(s, i);
+            feed_forward_half(s, i);
+        }
     }
-    if (level >= STUDENT_RECOMPUTE_LAYER) {
-        norm1_forward(s, l, a->norm1);
+    if (o->recompute >= STUDENT_RECOMPUTE_LAYER) {
+        norm1_forward(s, l, s->blocks[l].norm1);
         attention_half(s, l);
-    } else if (norms_again(&s->options))
-        norm_forward(s, l, FFN_NORM_WEIGHT, a->norm2, a->mean2, a->rstd2, a->middle);
+    } else if (norms_again(o))
+        norm2_forward(s, l, 0, s->N);
 }
 
 /* From the gradient of the stream after the block to that of middle, a part of
@@ -185,23 +216,25 @@ static void block_again(student *s, int l)
 static void feed_forward_backward(student *s, int l, tensor stream)
 {
     const op_table *op = OPS(s);
-    int N = s->N, C = s->options.width;
+    int C = s->options.width, most = s->ffn_rows;
     const block_activations *a = &s->blocks[l];
     tensor up_weight = matrix(w(s, l, FFN_UP_WEIGHT), 4 * C, C),
            down_weight = matrix(w(s, l, FFN_DOWN_WEIGHT), C, 4 * C);
-    tensor dnorm = activation(s, s->narrow, N, C), d = into_projection(s, stream, dropout_at(s->drop, l, SITE_FFN));
-    for (int first = 0; first < N; first += s->ffn_rows) {
-        tensor dout = part(s, d, first), x = part(s, activation(s, a->norm2, N, C), first);
+    for (int first = 0; first < s->N; first += most) {
+        tensor rows = part(s, stream.data, first, most), dout = into_projection(s, rows, dropout_of_part(s, l, first));
+        tensor x = in_pairs(&s->options) ? norm2_forward(s, l, first, most) : activation(s, a->norm2, rows.rows, C),
+               dnorm = x;
         tensor up = activation(s, a->up, x.rows, 4 * C), gelu = activation(s, a->gelu, x.rows, 4 * C), dup = gelu;
         if (s->options.recompute >= STUDENT_RECOMPUTE_FFN)
             feed_forward_up(s, gelu, up, x, up_weight, w(s, l, FFN_UP_BIAS));
         feed_forward_down_weight(s, matrix(g(s, l, FFN_DOWN_WEIGHT), C, 4 * C), g(s, l, FFN_DOWN_BIAS), dout, gelu, up);
         feed_forward_down_backward(s, dup, dout, down_weight, up);
         op->matmul_backward_weight(B(s), matrix(g(s, l, FFN_UP_WEIGHT), 4 * C, C), g(s, l, FFN_UP_BIAS), dup, x);
-        op->matmul_backward_input(B(s), part(s, dnorm, first), dup, up_weight, 0);
+        op->matmul_backward_input(B(s), dnorm, dup, up_weight, 0);
+        op->layernorm_backward(B(s), rows, g(s, l, FFN_NORM_WEIGHT), g(s, l, FFN_NORM_BIAS), dnorm,
+                               part(s, a->middle, first, most), w(s, l, FFN_NORM_WEIGHT), a->mean2 + first,
+                               a->rstd2 + first);
     }
-    op->layernorm_backward(B(s), stream, g(s, l, FFN_NORM_WEIGHT), g(s, l, FFN_NORM_BIAS), dnorm,
-                           matrix(a->middle, N, C), w(s, l, FFN_NORM_WEIGHT), a->mean2, a->rstd2);
 }
 
 /* From the gradient of middle, which is not needed any more, to that of input. */
@@ -211,7 +244,7 @@ static void attention_half_backward(student *s, int l, tensor stream)
     int N = s->N, C = s->options.width;
     const block_activations *a = &s->blocks[l];
     tensor attention = activation(s, a->attention, N, C), dattention = activation(s, a->middle, N, C);
-    tensor dqkv = activation(s, a->dqkv, N, 3 * C), dnorm = activation(s, s->narrow, N, C);
+    tensor dqkv = activation(s, a->dqkv, N, 3 * C), dnorm = dattention;
     tensor d = into_projection(s, stream, dropout_at(s->drop, l, SITE_PROJECTION));
     op->matmul_backward_weight(B(s), matrix(g(s, l, ATTN_OUTPUT_WEIGHT), C, C), g(s, l, ATTN_OUTPUT_BIAS), d,
                                attention);

@@ -24,15 +24,17 @@ enum block_parameter {
 
 /* Activations of one block. What is not kept shares memory: with that of other
  * blocks, and with what is dead by then (create.c). (A): elements of the
- * backend's activation type; F: tokens of a part of the feed-forward. */
+ * backend's activation type; F: tokens of a part of the feed-forward, where
+ * norm2 is of a part as well. */
 typedef struct block_activations {
-    float *input;                 /* (N,C) residual stream before the block */
-    float *norm1, *mean1, *rstd1; /* (A)(N,C) (N) (N) */
-    float *qkv, *attention, *lse; /* (A)(N,3C) (A)(N,C) (H,N) */
-    float *middle;                /* (N,C) residual stream after attention */
-    float *norm2, *mean2, *rstd2; /* (A)(N,C) (N) (N) */
-    float *up, *gelu;             /* (A)(F,4C) (A)(F,4C); the gradient of up takes gelu's place */
-    float *dqkv;                  /* (A)(N,3C) in a place that is free by then */
+    float *input;                     /* (N,C) residual stream before the block */
+    float *norm1, *mean1, *rstd1;     /* (A)(N,C) (N) (N) */
+    float *qkv, *attention, *lse;     /* (A)(N,3C) (A)(N,C) (H,N) */
+    float *middle;                    /* (N,C) residual stream after attention */
+    float *norm2, *mean2, *rstd2;     /* (A)(F,C) (N) (N); the gradient of norm2 takes its place */
+    float *forward_up, *forward_gelu; /* (A)(forward_rows,4C); where qkv and attention were, in pairs */
+    float *up, *gelu;                 /* (A)(F,4C) (A)(F,4C); the gradient of up takes gelu's place */
+    float *dqkv;                      /* (A)(N,3C) in a place that is free by then, or qkv's own */
 } block_activations;
 
 struct student {
@@ -52,8 +54,8 @@ struct student {
     /* Gradients of them, and of the activations. */
     float *dlogprob, *dvalue;
     float *dstream; /* (N,C) of the residual stream; before the backward of the trunk it is the place of hidden */
-    float *narrow;  /* (A)(N,C) output of a projection, or a gradient */
-    int ffn_rows;   /* F */
+    float *narrow;  /* (A)(N,C) output of a projection, or what flows back into it; of a part as well */
+    int ffn_rows, forward_rows;      /* F, and in the forward of the trunk */
     float *logits, *dlogits;         /* (head_rows,V), (A); one array where both are fp32 */
     double *norm;                    /* of the gradient */
     student_ppo_sums *sums;          /* of the PPO loss */
@@ -125,10 +127,24 @@ static inline int norms_again(const student_options *o)
     return backend_describe(o)->recomputes || o->recompute >= STUDENT_RECOMPUTE_FFN;
 }
 
-/* Whether the forward keeps the input of every second block alone. */
-static inline int inputs_in_pairs(const student_options *o)
+static inline int in_pairs(const student_options *o) { return o->recompute == STUDENT_RECOMPUTE_PAIR; }
+
+/* In pairs the forward keeps the input of the last block and, from there down,
+ * of every second one, to block 3 or 2. Those below are embedded and computed again,
+ * when there is room for all of them. */
+static inline int first_kept(const student_options *o) { return o->layers % 2 ? 2 : 3; }
+
+static inline int input_kept(const student_options *o, int layer)
 {
-    return o->recompute == STUDENT_RECOMPUTE_PAIR && o->layers > 2;
+    int first = first_kept(o);
+    return !in_pairs(o) || o->layers <= first || (layer >= first && (layer - first) % 2 == 0);
+}
+
+/* The gradient of qkv in its own place: no story reads the keys of a prefix,
+ * which only batches of PPO have. */
+static inline int gradient_in_place(const student_options *o)
+{
+    return o->train && in_pairs(o) && !o->ppo_tokens && backend_describe(o)->attention_in_place;
 }
 
 static inline tensor matrix(float *data, int rows, int cols) { return (tensor){data, rows, cols, TENSOR_F32}; }

@@ -6,6 +6,7 @@
 
 float ref_dropout_factor(dropout drop, uint64_t i)
 {
+    i += drop.first;
     if (drop.probability <= 0)
         return 1;
     uint32_t draws[4];

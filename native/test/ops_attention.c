@@ -156,6 +156,10 @@ void test_attention(backend *b, backend *r, const int32_t *offsets, int stories,
                                              rows[k], heads, drop);
         /* dp - dout . out cancels when one key takes all: 5 digits. */
         check_tensor(b, r, "attention_backward", shape, dqkv[0], dqkv[1], rounded(b, 1e-10, BACKWARD_ROUNDINGS, n));
+        if (!strcmp(b->ops->name, "cpu") && !offsets[0]) { /* backends.c: attention_in_place */
+            b->ops->attention_backward(b, all[0], rows_on(b, dout, N, C), all[0], out[0], lse[0], rows[0], heads, drop);
+            check(b, "attention_backward, in place", shape, tensor_back(b, all[0]), tensor_back(b, dqkv[0]), 3 * n, 0);
+        }
     }
     if (b->ops->attention_decode) {
         if (drop.probability == 0) {

@@ -185,7 +185,7 @@ void test_fused(backend *b, backend *r, int N, int I, int O)
         for (size_t i = 0; i < ni; i++)
             a[i] += 1; /* so that no mean nearly cancels */
         for (int p = 0; p < 2; p++) {
-            dropout drop = {0.3f * (float)p, 11, 5, 2};
+            dropout drop = {0.3f * (float)p, 11, 5, 2, 0};
             tensor out[2], norm[2];
             float *mean[2], *rstd[2];
             backend *both[2] = {b, r};

@@ -205,7 +205,7 @@ static void test_backend(const char *isa)
         for (int t = 0; t < p.rows; t++)
             p.tokens[t] = (int32_t)(uniform() * 5);
         for (int drops = 0; drops < 2; drops++) {
-            p.drop = (dropout){0.25f * (float)drops, 21, 3, 1};
+            p.drop = (dropout){0.25f * (float)drops, 21, 3, 1, 0};
             prepare(area(5, p.out), area(p.rows, p.out), 0, area(p.rows, p.out));
             check(isa, "embedding", embedding_forward, embedding_backward);
             prepare(area(p.rows, p.in), area(p.rows, p.in), 0, area(p.rows, p.in));
@@ -230,7 +230,7 @@ static void test_backend(const char *isa)
                 p.heads = heads[h][0];
                 p.out = p.heads * heads[h][1];
                 p.in = 3 * p.out;
-                p.drop = (dropout){0.25f * (float)drops, 21, 3, 1};
+                p.drop = (dropout){0.25f * (float)drops, 21, 3, 1, 0};
                 prepare(area(p.rows, 3 * p.out), 0, 0, area(p.rows, p.out));
                 check(isa, "attention", attention_forward, attention_backward);
             }

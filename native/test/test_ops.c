@@ -59,7 +59,7 @@ static void attention(backend *b, backend *r)
     const size_t count = sizeof shapes / sizeof shapes[0];
     for (size_t i = few == 2 ? 1 : 0; i < (few == 2 ? 2 : few ? 3 : count); i++)
         for (int p = 0; p < 2; p++) {
-            dropout drop = {0.25f * (float)p, 21, 3, 1};
+            dropout drop = {0.25f * (float)p, 21, 3, 1, 0};
             test_attention(b, r, one, 1, shapes[i][0], shapes[i][1], drop);
             test_attention(b, r, mixed, 7, shapes[i][0], shapes[i][1], drop);
             if (few && shapes[i][1] != 64)
