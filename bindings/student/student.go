@@ -281,6 +281,17 @@ func New(c Config, o Options) (*Model, error) {
 	return m, nil
 }
 
+// Available says what this machine lacks for o's backend, isa, precision or
+// kernels, in a moment: it makes the smallest student.
+func Available(o Options) error {
+	m, err := New(Config{Layers: 1, Heads: 1, Width: 1, Context: 2, Vocab: 2}, Options{Backend: o.Backend, ISA: o.ISA, Kernels: o.Kernels, Precision: o.Precision,
+		Threads: 1, MaxTokens: 1, MaxStories: 1})
+	if err == nil {
+		m.Close()
+	}
+	return err
+}
+
 // Close releases the student's memory and threads; twice is harmless.
 func (m *Model) Close() {
 	C.student_destroy(m.handle)

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -31,18 +34,8 @@ func importStudent(c *cli.Context) error {
 	}
 	defer s.Model.Close()
 	folder := c.String("out")
-	if entries, err := os.ReadDir(folder); err == nil && len(entries) > 0 {
-		return fault.New(fault.Usage, "import: %s is not empty: choose another --out", folder)
-	}
-	var h checkpoint.Header
-	for _, name := range []string{"pretrained", "best"} {
-		h, err = checkpoint.Save(filepath.Join(folder, "checkpoints"), name, checkpoint.Contents{Model: s.Model, Vocabulary: s.Vocabulary(),
-			State: map[string]string{"imported": filepath.Base(c.Args().First())}, WeightsOnly: true})
-		if err != nil {
-			return err
-		}
-	}
-	if err := s.Tokenizer.Save(filepath.Join(folder, "tokenizer.json")); err != nil {
+	h, err := makeRun(c.Context, folder, s, filepath.Base(c.Args().First()))
+	if err != nil {
 		return err
 	}
 	k := s.Model.Config()
@@ -50,4 +43,44 @@ func importStudent(c *cli.Context) error {
 	r.Say("%s: %d layers, %d heads, width %d, context %d, %d tokens; `onceupon interact --student %s` teaches it", folder, k.Layers, k.Heads, k.Width, k.Context, k.Vocab, folder)
 	return r.Emit(map[string]any{"event": "result", "command": "import", "run": folder, "layers": k.Layers, "heads": k.Heads, "width": k.Width,
 		"context": k.Context, "vocab": k.Vocab, "weights_sha256": h.WeightsSHA256})
+}
+
+// makeRun fills a folder with an imported student: in a part of it first, so that
+// nothing is there unless all is. What another import left of its part goes.
+func makeRun(ctx context.Context, folder string, s exchange.Imported, from string) (h checkpoint.Header, err error) {
+	part := filepath.Join(folder, ".import.part")
+	entries, missing := os.ReadDir(folder)
+	for _, e := range entries {
+		if e.Name() != filepath.Base(part) {
+			return h, fault.New(fault.Usage, "import: %s is not empty: choose another --out", folder)
+		}
+	}
+	defer func() {
+		err = errors.Join(err, os.RemoveAll(part))
+		if err != nil && missing != nil {
+			os.Remove(folder) // which was made here
+		}
+	}()
+	if err := os.RemoveAll(part); err != nil {
+		return h, err
+	}
+	for _, name := range []string{"pretrained", "best"} {
+		h, err = checkpoint.Save(filepath.Join(part, "checkpoints"), name, checkpoint.Contents{Model: s.Model, Vocabulary: s.Vocabulary(),
+			State: map[string]string{"imported": from}, WeightsOnly: true})
+		if err != nil {
+			return h, fmt.Errorf("import: --out %s: %w", folder, err)
+		}
+	}
+	if err := s.Tokenizer.Save(filepath.Join(part, "tokenizer.json")); err != nil {
+		return h, fmt.Errorf("import: --out %s: %w", folder, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return h, fmt.Errorf("import: %w, %s is as it was", err, folder)
+	}
+	for _, name := range []string{"tokenizer.json", "checkpoints"} {
+		if err := os.Rename(filepath.Join(part, name), filepath.Join(folder, name)); err != nil {
+			return h, err
+		}
+	}
+	return h, nil
 }

@@ -142,6 +142,8 @@ func (c Config) rules() []rule {
 		{"run.kernels", fmt.Sprintf("%q", c.Run.Kernels), kernels(c.Run), fmt.Sprintf("op=name of %q, with commas between", student.Kernels(c.Run.Backend))},
 		{"run.isa", c.Run.ISA, c.Run.Backend != "cuda" || c.Run.ISA == "auto", "auto with run.backend = \"cuda\", whose variants are those of run.precision"},
 		oneOf("run.precision", c.Run.Precision, "auto", "fp32", "bf16"),
+		{"run.precision", fmt.Sprintf("%q", c.Run.Precision), c.Run.Precision != "bf16" || c.Run.Backend == "cuda" || c.Run.Backend == "cpu" && c.Run.ISA == "auto",
+			"auto or fp32 with run.backend = \"ref\" or a run.isa"},
 		oneOf("run.recompute", c.Run.Recompute, student.Recomputes...),
 		{"run.max_tokens", c.Run.MaxTokens, c.Run.MaxTokens >= s.Context, fmt.Sprintf("at least student.context = %d", s.Context)},
 	}

@@ -87,7 +87,7 @@ func (s *session) openTokenizer(ctx context.Context, documents iter.Seq[string])
 		s.tokenizer, err = tokenizer.Load(path)
 	case s.o.Student != "":
 		if s.tokenizer, err = StudentTokenizer(s.o.Student); err == nil {
-			err = s.tokenizer.Save(path)
+			err = s.folder.Full(s.tokenizer.Save(path), "tokenizer.json")
 		}
 	default:
 		s.tokenizer, err = tokenizer.Train(ctx, documents, tokenizer.TrainOptions{
@@ -95,7 +95,7 @@ func (s *session) openTokenizer(ctx context.Context, documents iter.Seq[string])
 			Progress: func(done, total int) { s.o.Reporter.Progress("tokenizer", int64(done), int64(total), "tokens", "") },
 		})
 		if err == nil {
-			err = s.tokenizer.Save(path)
+			err = s.folder.Full(s.tokenizer.Save(path), "tokenizer.json")
 		}
 	}
 	if err != nil {

@@ -102,16 +102,22 @@ func open(c config.Config, o Options) (*session, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	if c.Run.Backend == "cuda" { // what the machine lacks is said before anything is written
-		if _, err := student.CUDADevice(); err != nil {
-			return nil, err
-		}
+	if err := available(c.Run); err != nil { // what the machine lacks is said before anything is written
+		return nil, err
 	}
 	folder, err := runfolder.Open(o.Folder, c)
 	if err != nil {
 		return nil, err
 	}
 	return &session{c: c, o: o, folder: folder, clock: time.Now()}, nil
+}
+
+func available(r config.Run) error {
+	if r.Backend == "cuda" {
+		_, err := student.CUDADevice()
+		return err
+	}
+	return student.Available(student.Options{Backend: r.Backend, ISA: r.ISA, Kernels: r.Kernels, Precision: r.Precision})
 }
 
 // prepare finds where a run stands and gets tokenizer, corpus and student.
@@ -223,14 +229,14 @@ func (s *session) save() error {
 	}
 	_, err = checkpoint.Save(s.folder.Checkpoints(), latest, checkpoint.Contents{Model: s.policy, Vocabulary: s.vocabulary(),
 		Counter: s.state.Counter, State: s.state})
-	return runfolder.Full(err)
+	return s.folder.Full(err, "a checkpoint")
 }
 
 // keep writes a student to be read, without its optimizer.
 func (s *session) keep(name string) error {
 	_, err := checkpoint.Save(s.folder.Checkpoints(), name, checkpoint.Contents{Model: s.policy, Vocabulary: s.vocabulary(),
 		Counter: s.state.Counter, State: s.state, WeightsOnly: true})
-	return runfolder.Full(err)
+	return s.folder.Full(err, "a checkpoint")
 }
 
 // load puts the weights of a kept student into m.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -91,7 +92,7 @@ func (f *Folder) configure(c config.Config) error {
 	path := filepath.Join(f.Path, "config.toml")
 	stored, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return writeWhole(path, c.Text())
+		return f.Full(writeWhole(path, c.Text()), "config.toml")
 	}
 	if err != nil {
 		return err
@@ -105,7 +106,7 @@ func (f *Folder) configure(c config.Config) error {
 		if err := os.Remove(filepath.Join(f.Path, "tokenizer.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		return writeWhole(path, c.Text())
+		return f.Full(writeWhole(path, c.Text()), "config.toml")
 	}
 	other, err := config.Parse(path, stored)
 	if err != nil {
@@ -124,22 +125,33 @@ func writeWhole(path string, text []byte) error {
 
 // WriteFile writes a whole file into the folder.
 func (f *Folder) WriteFile(name string, text []byte) error {
-	return full(writeWhole(filepath.Join(f.Path, name), text), name)
+	return f.Full(writeWhole(filepath.Join(f.Path, name), text), name)
 }
 
 // Checkpoints is the folder of the checkpoints.
 func (f *Folder) Checkpoints() string { return filepath.Join(f.Path, "checkpoints") }
 
-// full names the remedy when the disk is full.
-func full(err error, what string) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("disk full while writing %s: the last checkpoint is intact; free some space and run the same command again: %w", what, err)
+// Full says so when the error of writing what is that of a full disk, with the
+// remedy and what is left of the run.
+func (f *Folder) Full(err error, what string) error {
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return err
 	}
-	return err
+	left := "the last checkpoint is intact"
+	if !f.resumable() {
+		left = "there is no checkpoint yet"
+	}
+	return fmt.Errorf("disk full while writing %s: %s; free some space and run the same command again: %w", what, left, err)
 }
 
-// Full says so when an error is that of a full disk, with the remedy.
-func Full(err error) error { return full(err, "a checkpoint") }
+// resumable says whether there is a checkpoint that a run goes on from.
+func (f *Folder) resumable() bool {
+	entries, _ := os.ReadDir(f.Checkpoints())
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		_, err := os.Stat(filepath.Join(f.Checkpoints(), e.Name(), "optimizer.gguf"))
+		return err == nil && !strings.HasPrefix(e.Name(), ".")
+	})
+}
 
 // Log appends one event as a line of JSON.
 func (f *Folder) Log(event any) error {
@@ -148,7 +160,7 @@ func (f *Folder) Log(event any) error {
 		return err
 	}
 	_, err = f.log.Write(append(line, '\n'))
-	return full(err, "log.jsonl")
+	return f.Full(err, "log.jsonl")
 }
 
 // Stories appends records as one zstd frame of JSON lines, so that any zstd
@@ -163,14 +175,14 @@ func (f *Folder) Stories(records []any) error {
 		lines.Write(append(line, '\n'))
 	}
 	_, err := f.stories.Write(f.encoder.EncodeAll(lines.Bytes(), nil))
-	return full(err, "stories.jsonl.zst")
+	return f.Full(err, "stories.jsonl.zst")
 }
 
 // Offsets syncs the logs and returns their lengths.
 func (f *Folder) Offsets() (o Offsets, err error) {
 	for file, to := range map[*os.File]*int64{f.log: &o.Log, f.stories: &o.Stories} {
 		if err := file.Sync(); err != nil {
-			return o, full(err, file.Name())
+			return o, f.Full(err, file.Name())
 		}
 		if *to, err = file.Seek(0, io.SeekEnd); err != nil {
 			return o, err

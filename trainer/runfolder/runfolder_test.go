@@ -2,9 +2,11 @@ package runfolder
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"onceupon/trainer/config"
@@ -96,6 +98,33 @@ func TestAnotherConfiguration(t *testing.T) {
 	}
 	if _, err := Open(path, c); fault.Code(err) != int(fault.Damaged) {
 		t.Errorf("a damaged configuration gave %v", err)
+	}
+}
+
+// A full disk: what is said to be there is there.
+func TestFullSaysWhatIsLeft(t *testing.T) {
+	f, err := Open(t.TempDir(), config.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, step := range []struct{ folder, want string }{
+		{".latest.7.part", "there is no checkpoint yet"},
+		{"pretrained", "there is no checkpoint yet"}, // no optimizer in it
+		{"latest", "the last checkpoint is intact"},
+	} {
+		folder := filepath.Join(f.Checkpoints(), step.folder)
+		if err := os.Mkdir(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if step.folder != "pretrained" {
+			if err := os.WriteFile(filepath.Join(folder, "optimizer.gguf"), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.Full(syscall.ENOSPC, "x"); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), step.want) {
+			t.Errorf("with %s: %v, want %q", step.folder, err, step.want)
+		}
 	}
 }
 
