@@ -142,6 +142,10 @@ TIMED(matmul_gelu_backward, product(dup.rows, dup.cols, dout.cols),
       (backend * b, tensor dup, tensor dout, tensor w, tensor up), b, dup, dout, w, up)
 TIMED(matmul_gelu_backward_weight, product(up.rows, up.cols, dout.cols),
       (backend * b, tensor dw, float *dbias, tensor dout, tensor up), b, dw, dbias, dout, up)
+TIMED(matmul_norm_backward_weight, product(x.rows, x.cols, dout.cols),
+      (backend * b, tensor dw, float *dbias, tensor dout, tensor x, const float *mean, const float *rstd,
+       const float *gain, const float *bias),
+      b, dw, dbias, dout, x, mean, rstd, gain, bias)
 
 int student_profile_start(student *s, student_profile **out, char *message, size_t capacity)
 {
@@ -183,6 +187,7 @@ int student_profile_start(student *s, student_profile **out, char *message, size
     PUT(matmul_gelu_forward)
     PUT(matmul_gelu_backward)
     PUT(matmul_gelu_backward_weight)
+    PUT(matmul_norm_backward_weight)
     s->backend.ops = &p->ops;
     *out = p;
     return STUDENT_OK;

@@ -29,7 +29,9 @@ size_t cpu_scratch_floats(const backend_limits *limits)
      * at most 12 rows of scores, one of 6 pairs; q and dout of a block, by rows and
      * by pairs; dropout factors. */
     size_t attention = T * (6 * D + 2 * 12 + 6 + 1) + 36 * D + 1024;
-    return attention > LEAST_SCRATCH ? attention : LEAST_SCRATCH;
+    size_t layernorm = 2 * LAYERNORM_PARTS * (size_t)limits->stream,
+           most = attention > layernorm ? attention : layernorm;
+    return most > LEAST_SCRATCH ? most : LEAST_SCRATCH;
 }
 
 size_t backend_cpu_workspace(const backend_limits *limits)

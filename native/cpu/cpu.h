@@ -28,6 +28,11 @@ static inline void cpu_share(size_t count, size_t grain, int task, int tasks, si
         *end = count;
 }
 
+/* Layer norm of rows whose mean and rstd are known (native/ref/layernorm.c). */
+typedef struct row_norm {
+    const float *mean, *rstd, *gain, *bias;
+} row_norm;
+
 /* out (M,N) = [out or 0 or bias +] a b, with a(m,k) = a[m * a_row + k * a_col]
  * and b likewise. */
 typedef struct gemm_arguments {
@@ -42,6 +47,7 @@ typedef struct gemm_arguments {
     float *gelu;       /* as out, or NULL: GELU of out */
     const float *up;   /* as out, or NULL: out is multiplied by the slope of GELU there */
     int gelu_b;        /* GELU of b instead of b; needs b_col = 1 */
+    row_norm norm_b;   /* where it has a mean: layer norm of b instead of b; needs b_col = 1 */
     int accumulate;
 } gemm_arguments;
 
@@ -55,6 +61,8 @@ static inline size_t cpu_packed_rows(void) { return (size_t)(GEMM_FEW_ROWS + 16)
 
 /* Floats of workspace in which the shared factor of a multiplication is packed. */
 size_t cpu_packed_floats(const backend_limits *limits);
+
+#define LAYERNORM_PARTS 32 /* of a backward's rows at a time, each with sums of its own (layernorm.c) */
 
 /* Floats of scratch that one worker needs: attention's backward of one head
  * of the longest story (attention.c), with widths rounded up to 16. */

@@ -3,6 +3,7 @@
 #ifndef ONCEUPON_CPU_ELEMENTS_H
 #define ONCEUPON_CPU_ELEMENTS_H
 
+#include "cpu.h"
 #include "dropout.h"
 #include "simd.h"
 
@@ -14,6 +15,13 @@ static inline void store(float *p, int n, vec v)
         vec_store(p, v);
     else
         vec_store_part(p, n, v);
+}
+
+/* Layer norm of row k, or of what is left of it, from column c on. */
+static inline vec norm_value(vec x, const row_norm *norm, int k, size_t c, int left)
+{
+    vec normal = (x - vec_set(norm->mean[k])) * vec_set(norm->rstd[k]);
+    return vec_fma(normal, load(norm->gain + c, left), load(norm->bias + c, left));
 }
 
 /* GELU and its slope; formulas in native/ref/gelu.c. (1 + tanh u) / 2 is

@@ -13,6 +13,7 @@ void CPU_NAME(cpu_gelu_forward)(backend *b, tensor out, tensor x);
 void CPU_NAME(cpu_gelu_backward)(backend *b, tensor dx, tensor dout, tensor x);
 void CPU_NAME(cpu_residual_forward)(backend *b, tensor out, tensor a, tensor x, dropout drop);
 void CPU_NAME(cpu_residual_backward)(backend *b, tensor dx, tensor dout, dropout drop);
+void CPU_NAME(cpu_zero)(backend *b, void *memory, size_t bytes);
 void CPU_NAME(cpu_gradient_norm)(backend *b, double *norm, const float *g, size_t count);
 void CPU_NAME(cpu_adamw)(backend *b, float *w, const float *g, float *m, float *v, size_t count, const double *norm,
                          adamw_options o);
@@ -148,6 +149,23 @@ void CPU_NAME(cpu_residual_backward)(backend *b, tensor dx, tensor dout, dropout
 {
     job j = {.to = dx.data, .x = dout.data, .count = tensor_count(dx), .drop = drop};
     run_chunks(b, &j, residual_task);
+}
+
+/* As large parts as can be: memset writes those past the caches. */
+static void zero_task(void *argument, int task, int worker)
+{
+    (void)worker;
+    const job *j = argument;
+    size_t begin, end;
+    cpu_share(j->count, CHUNK, task, j->tasks, &begin, &end);
+    memset(j->to + begin, 0, (end - begin) * sizeof(float));
+}
+
+void CPU_NAME(cpu_zero)(backend *b, void *memory, size_t bytes)
+{
+    job j = {.to = memory, .count = bytes / sizeof(float), .tasks = thread_pool_size(cpu(b)->pool)};
+    thread_pool_run(cpu(b)->pool, j.tasks, zero_task, &j);
+    memset(j.to + j.count, 0, bytes % sizeof(float));
 }
 
 static void adamw_task(void *argument, int task, int worker)

@@ -12,9 +12,9 @@
  * each panel of b so seldom that writing it to memory, and reading there what
  * another core wrote, is not worth it:
  *
- *   for every block of columns of out (a task):
+ *   for every block of columns of out, of all rows or a thread's (a task):
  *     for every depth block:
- *       pack all rows of a, into memory of the worker's own
+ *       pack the rows of a, into memory of the worker's own
  *       for every panel of b: pack it into the worker's cache, multiply
  *
  * What comes next (the next tile's part of out, the next panel of b, what will
@@ -39,6 +39,8 @@
 #define BLOCK_PANELS (GEMM_BLOCK_ROWS / ROWS) /* of rows in a task */
 #define BLOCK_COLS 1024                       /* of out in a task that comes back to it for the next depth block */
 #define FEW_ROWS_COLS 128                     /* of a task that packs all rows for itself, at least */
+#define LEAST_ROWS 128                        /* of a task for which all columns are packed once more */
+#define SMALL_FACTOR ((size_t)1 << 20)        /* elements that may be */
 #define SUM_VECTORS 7                         /* columns of a task's rows, added up side by side */
 #define ROWS_AHEAD 3                          /* that are fetched to the first cache while a row is finished */
 #define SLAB 8                                /* rows that are packed together when columns are contiguous */
@@ -69,10 +71,14 @@ static size_t packed_before(int panels, int depth)
 static void pack_columns(const gemm_arguments *g, packed *to, size_t panel, int n, int count, int k, int depth)
 {
     const float *b = g->b + (size_t)n * g->b_col + (size_t)k * g->b_row;
-    if (g->gelu_b)
-        pack_straight(to, panel, b, g->b_row, count, COLS, depth, 1);
+    const row_norm *norm = &g->norm_b;
+    if (norm->mean)
+        pack_straight(to, panel, b, g->b_row, count, COLS, depth, 0,
+                      &(row_norm){norm->mean + k, norm->rstd + k, norm->gain + n, norm->bias + n});
+    else if (g->gelu_b)
+        pack_straight(to, panel, b, g->b_row, count, COLS, depth, 1, NULL);
     else if (g->b_col == 1)
-        pack_straight(to, panel, b, g->b_row, count, COLS, depth, 0);
+        pack_straight(to, panel, b, g->b_row, count, COLS, depth, 0, NULL);
     else
         pack_turned(to, b, g->b_col, count, COLS, depth);
 }
@@ -144,7 +150,8 @@ static void pack_rows(const gemm_arguments *g, packed *to, int m0, int m1, int k
     for (int from = 0; from < depth; from += SLAB) {
         int slab = least(SLAB, depth - from);
         const float *a = g->a + (size_t)(k + from) * g->a_col;
-        pack_straight(to + panel_size(ROWS, from), panel_size(ROWS, depth), a + m0, g->a_col, m1 - m0, ROWS, slab, 0);
+        pack_straight(to + panel_size(ROWS, from), panel_size(ROWS, depth), a + m0, g->a_col, m1 - m0, ROWS, slab, 0,
+                      NULL);
         if (with_sum)
             add_columns(g->sum + m0, a + m0, g->a_col, m1 - m0, slab);
     }
@@ -298,17 +305,18 @@ static void few_rows_task(void *argument, int task, int worker)
     const gemm_arguments *g = j->g;
     packed *a = j->packed_a + (size_t)worker * j->a_room,
            *panel = j->packed_b + (size_t)worker * panel_size(COLS, DEPTH);
-    int n0, n1;
-    share(task, j->col_blocks, j->panels_b, COLS, g->N, &n0, &n1);
+    int m0, m1, n0, n1;
+    share(task / j->col_blocks, j->row_blocks, j->panels_a, ROWS, g->M, &m0, &m1);
+    share(task % j->col_blocks, j->col_blocks, j->panels_b, COLS, g->N, &n0, &n1);
     for (int k = 0; k < g->K; k += DEPTH) {
         int depth = least(DEPTH, g->K - k), first = k == 0, last = k + depth == g->K;
-        pack_rows(g, a, 0, g->M, k, depth, g->sum && n0 == 0);
-        fetch raw = raw_a(g, 0, g->M, k + depth, least(DEPTH, g->K - k - depth));
+        pack_rows(g, a, m0, m1, k, depth, g->sum && n0 == 0);
+        fetch raw = raw_a(g, m0, m1, k + depth, least(DEPTH, g->K - k - depth));
         for (int n = n0; n < n1; n += COLS) {
             int next = n + COLS < n1 ? n + COLS : n0, next_k = next > n0 ? k : k + depth;
             fetch ahead = raw_b(g, next, least(next + COLS, n1), next_k, least(DEPTH, g->K - next_k));
             pack_columns(g, panel, 0, n, least(COLS, n1 - n), k, depth);
-            multiply_panel(g, first, last, 0, g->M, n, a, panel, depth, &ahead, &raw);
+            multiply_panel(g, first, last, m0, m1, n, a, panel, depth, &ahead, &raw);
         }
     }
 }
@@ -370,8 +378,15 @@ void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g)
     if (g->M <= GEMM_FEW_ROWS && g->N >= threads * FEW_ROWS_COLS && threads <= room) {
         job j;
         start_job(&j, b, g);
-        j.col_blocks = ((g->N + BLOCK_COLS - 1) / BLOCK_COLS + threads - 1) / threads * threads;
-        thread_pool_run(cpu(b)->pool, j.col_blocks, few_rows_task, &j);
+        /* Rows go to the worker that made them in the op before, if every worker's cache has room for b. */
+        if (by_rows(g) && (size_t)g->N * (size_t)g->K <= SMALL_FACTOR)
+            j.row_blocks = least(threads, (g->M + LEAST_ROWS - 1) / LEAST_ROWS);
+        else
+            j.row_blocks = 1;
+        j.col_blocks = (g->N + BLOCK_COLS - 1) / BLOCK_COLS;
+        if (j.row_blocks % threads)
+            j.col_blocks = (j.col_blocks + threads - 1) / threads * threads;
+        thread_pool_run(cpu(b)->pool, j.row_blocks * j.col_blocks, few_rows_task, &j);
         return;
     }
     /* Where not even one depth block fits the workspace, out is cut by columns. */
@@ -384,6 +399,8 @@ void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g)
         part.bias = g->bias ? g->bias + n : NULL;
         part.gelu = g->gelu ? g->gelu + n : NULL;
         part.up = g->up ? g->up + n : NULL;
+        part.norm_b.gain = g->norm_b.mean ? g->norm_b.gain + n : NULL;
+        part.norm_b.bias = g->norm_b.mean ? g->norm_b.bias + n : NULL;
         part.sum = n ? NULL : g->sum;
         multiply_columns(b, &part, room);
     }

@@ -41,7 +41,7 @@ static inline void pack_turned(packed *to, const float *x, size_t row, int count
 }
 
 static inline void pack_straight(packed *to, size_t panel, const float *x, size_t col, int count, int width, int depth,
-                                 const int gelu)
+                                 const int gelu, const row_norm *norm)
 {
     for (int pair = 0, pairs = steps(depth); pair < pairs; pair++, to += width, x += 2 * col) {
         int both = 2 * pair + 1 < depth;
@@ -53,6 +53,10 @@ static inline void pack_straight(packed *to, size_t panel, const float *x, size_
                 __builtin_prefetch(from + PACK_AHEAD * col);
                 __builtin_prefetch(from + (PACK_AHEAD + 1) * col);
                 vec low = load_first(from, there), high = both ? load_first(from + col, there) : vec_set(0);
+                if (norm) {
+                    low = norm_value(low, norm, 2 * pair, (size_t)(first + i), there);
+                    high = both ? norm_value(high, norm, 2 * pair + 1, (size_t)(first + i), there) : high;
+                }
                 __m512i v = gelu ? paired(gelu_value(low), gelu_value(high)) : paired(low, high);
                 /* Past a narrow row lies the next one, which is written later. */
                 if (left >= LANES || pair + 1 < pairs)

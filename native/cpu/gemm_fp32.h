@@ -58,7 +58,7 @@ static inline void pack_turned(packed *to, const float *x, size_t row, int count
 /* Panels, `panel` elements apart, of `count` columns that are contiguous: a row of
  * them all before the next, as memory has them. */
 static inline void pack_straight(packed *to, size_t panel, const float *x, size_t col, int count, int width, int depth,
-                                 const int gelu)
+                                 const int gelu, const row_norm *norm)
 {
     for (int k = 0; k < depth; k++, to += width, x += col) {
         packed *into = to;
@@ -70,6 +70,8 @@ static inline void pack_straight(packed *to, size_t panel, const float *x, size_
                 vec v = there >= LANES ? vec_load(from) : there > 0 ? vec_load_part(from, there, 0) : vec_set(0);
                 if (gelu)
                     v = gelu_value(v);
+                if (norm)
+                    v = norm_value(v, norm, k, (size_t)(first + i), there);
                 /* Past a narrow row lies the next one, which is written later. */
                 if (left >= LANES || k + 1 < depth)
                     vec_store(into + i, v);

@@ -1,10 +1,11 @@
-/* Layer normalisation; formulas in native/ref/layernorm.c. Rows are shared
- * out for out and dx, columns for dgain and dbias, so that every sum has one
- * owner and one order. */
+/* Layer normalisation; formulas in native/ref/layernorm.c. Rows are shared out.
+ * dgain and dbias take the sums of so many rows each, in their order: the bits
+ * are the same whether rows come in one call or in several, cut between such sums. */
 #include "cpu.h"
 #include "elements.h"
 
 #define ROWS_A_TASK 16
+#define ROWS_A_PART 64              /* of the backward */
 #define STRIP (LANES == 16 ? 8 : 4) /* vectors of dgain and dbias that are summed in registers */
 
 void CPU_NAME(cpu_layernorm_forward)(backend *b, tensor out, float *mean, float *rstd, tensor x, const float *gain,
@@ -18,10 +19,10 @@ void CPU_NAME(cpu_layernorm_backward)(backend *b, tensor dx, float *dgain, float
 typedef struct job {
     tensor out, x, dx, dout, a, b;
     dropout drop;
-    float *mean, *rstd, *dgain, *dbias;
+    float *mean, *rstd, *partial; /* [tasks][2C]: sums for dgain, for dbias */
     const float *gain, *bias;
     float epsilon;
-    int tasks;
+    int first;
 } job;
 
 static void forward_row(const job *j, int n)
@@ -38,9 +39,9 @@ static void forward_row(const job *j, int n)
         squares = vec_fma(d, d, squares);
     }
     float rstd = 1 / sqrtf(vec_sum(squares) / (float)C + j->epsilon);
+    row_norm norm = {&mean, &rstd, j->gain, j->bias};
     for (int c = 0; c < C; c += LANES) {
-        vec normal = (load(x + c, C - c) - vec_set(mean)) * vec_set(rstd);
-        store(out + c, C - c, vec_fma(normal, load(j->gain + c, C - c), load(j->bias + c, C - c)));
+        store(out + c, C - c, norm_value(load(x + c, C - c), &norm, 0, (size_t)c, C - c));
     }
     j->mean[n] = mean;
     j->rstd[n] = rstd;
@@ -109,27 +110,19 @@ static void backward_row(const job *j, int n)
     }
 }
 
-static void backward_task(void *argument, int task, int worker)
-{
-    (void)worker;
-    const job *j = argument;
-    for (int n = task * ROWS_A_TASK; n < (task + 1) * ROWS_A_TASK && n < j->x.rows; n++)
-        backward_row(j, n);
-}
-
-/* dgain and dbias of some columns, whose sums stay in registers: in memory they
- * would share lines, fetched ahead, with those of another worker. */
-static inline __attribute__((always_inline)) void add_strip(const job *j, size_t c, int left, const int vectors)
+/* gain and bias get what rows first..end add to some columns, summed in registers. */
+static inline __attribute__((always_inline)) void add_strip(const job *j, float *to_gain, float *to_bias, int first,
+                                                            int end, size_t c, int left, const int vectors)
 {
     vec gain[STRIP], bias[STRIP];
     size_t C = (size_t)j->x.cols;
-    const float *x = j->x.data + c, *d = j->dout.data + c;
+    const float *x = j->x.data + (size_t)first * C + c, *d = j->dout.data + (size_t)first * C + c;
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; v++) {
-        gain[v] = load(j->dgain + c + v * LANES, left - v * LANES);
-        bias[v] = load(j->dbias + c + v * LANES, left - v * LANES);
+        gain[v] = load(to_gain + c + v * LANES, left - v * LANES);
+        bias[v] = load(to_bias + c + v * LANES, left - v * LANES);
     }
-    for (int n = 0; n < j->x.rows; n++, x += C, d += C) {
+    for (int n = first; n < end; n++, x += C, d += C) {
         vec mean = vec_set(j->mean[n]), rstd = vec_set(j->rstd[n]);
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) {
@@ -140,21 +133,31 @@ static inline __attribute__((always_inline)) void add_strip(const job *j, size_t
     }
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; v++) {
-        store(j->dgain + c + v * LANES, left - v * LANES, gain[v]);
-        store(j->dbias + c + v * LANES, left - v * LANES, bias[v]);
+        store(to_gain + c + v * LANES, left - v * LANES, gain[v]);
+        store(to_bias + c + v * LANES, left - v * LANES, bias[v]);
     }
 }
 
-static void parameters_task(void *argument, int task, int worker)
+/* dx of a part's rows, and their sums for dgain and dbias, a few rows at a time
+ * while they are in the cache. */
+static void backward_task(void *argument, int task, int worker)
 {
     (void)worker;
     const job *j = argument;
-    size_t c, end;
-    cpu_share((size_t)j->x.cols, LANES, task, j->tasks, &c, &end);
-    for (; c + STRIP * LANES <= end; c += STRIP * LANES)
-        add_strip(j, c, STRIP * LANES, STRIP);
-    for (; c < end; c += LANES)
-        add_strip(j, c, (int)(end - c), 1);
+    int C = j->x.cols, begin = j->first + task * ROWS_A_PART;
+    int end = begin + ROWS_A_PART < j->x.rows ? begin + ROWS_A_PART : j->x.rows;
+    float *gain = j->partial + (size_t)task * 2 * (size_t)C, *bias = gain + C;
+    memset(gain, 0, 2 * (size_t)C * sizeof *gain);
+    for (int n = begin, next; n < end; n = next) {
+        next = n + ROWS_A_TASK < end ? n + ROWS_A_TASK : end;
+        for (int row = n; row < next; row++)
+            backward_row(j, row);
+        int c = 0;
+        for (; c + STRIP * LANES <= C; c += STRIP * LANES)
+            add_strip(j, gain, bias, n, next, (size_t)c, STRIP * LANES, STRIP);
+        for (; c < C; c += LANES)
+            add_strip(j, gain, bias, n, next, (size_t)c, C - c, 1);
+    }
 }
 
 void CPU_NAME(cpu_layernorm_backward)(backend *b, tensor dx, float *dgain, float *dbias, tensor dout, tensor x,
@@ -166,9 +169,16 @@ void CPU_NAME(cpu_layernorm_backward)(backend *b, tensor dx, float *dgain, float
              .gain = gain,
              .mean = (float *)mean,
              .rstd = (float *)rstd,
-             .dgain = dgain,
-             .dbias = dbias,
-             .tasks = thread_pool_size(cpu(b)->pool)};
-    thread_pool_run(cpu(b)->pool, (x.rows + ROWS_A_TASK - 1) / ROWS_A_TASK, backward_task, &j);
-    thread_pool_run(cpu(b)->pool, j.tasks, parameters_task, &j);
+             .partial = cpu(b)->scratch};
+    for (; j.first < x.rows; j.first += LAYERNORM_PARTS * ROWS_A_PART) {
+        int C = x.cols, parts = (x.rows - j.first + ROWS_A_PART - 1) / ROWS_A_PART;
+        parts = parts < LAYERNORM_PARTS ? parts : LAYERNORM_PARTS;
+        thread_pool_run(cpu(b)->pool, parts, backward_task, &j);
+        const float *part = j.partial;
+        for (int i = 0; i < parts; i++, part += 2 * C)
+            for (int c = 0; c < C; c += LANES) {
+                store(dgain + c, C - c, load(dgain + c, C - c) + load(part + c, C - c));
+                store(dbias + c, C - c, load(dbias + c, C - c) + load(part + C + c, C - c));
+            }
+    }
 }

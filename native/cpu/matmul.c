@@ -13,6 +13,9 @@ void CPU_NAME(cpu_matmul_backward_weight)(backend *b, tensor dw, float *dbias, t
 void CPU_NAME(cpu_matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w, const float *bias);
 void CPU_NAME(cpu_matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
 void CPU_NAME(cpu_matmul_gelu_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor up);
+void CPU_NAME(cpu_matmul_norm_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x,
+                                               const float *mean, const float *rstd, const float *gain,
+                                               const float *bias);
 
 /* out = x times what is still to be named, b or packed_b. */
 static gemm_arguments of_rows(tensor out, tensor x, const float *bias)
@@ -82,7 +85,7 @@ void CPU_NAME(cpu_matmul_gelu_backward)(backend *b, tensor dup, tensor dout, ten
     backward_input(b, dup, dout, w, 0, up.data);
 }
 
-static void backward_weight(backend *b, tensor dw, float *dbias, tensor dout, tensor x, int gelu)
+static void backward_weight(backend *b, tensor dw, float *dbias, tensor dout, tensor x, int gelu, row_norm norm)
 {
     CPU_NAME(cpu_gemm)(b, &(gemm_arguments){.out = dw.data,
                                             .out_row = (size_t)dw.cols,
@@ -96,16 +99,24 @@ static void backward_weight(backend *b, tensor dw, float *dbias, tensor dout, te
                                             .b_row = (size_t)x.cols,
                                             .b_col = 1,
                                             .gelu_b = gelu,
+                                            .norm_b = norm,
                                             .sum = dbias,
                                             .accumulate = 1});
 }
 
 void CPU_NAME(cpu_matmul_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x)
 {
-    backward_weight(b, dw, dbias, dout, x, 0);
+    backward_weight(b, dw, dbias, dout, x, 0, (row_norm){0});
 }
 
 void CPU_NAME(cpu_matmul_gelu_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor up)
 {
-    backward_weight(b, dw, dbias, dout, up, 1);
+    backward_weight(b, dw, dbias, dout, up, 1, (row_norm){0});
+}
+
+void CPU_NAME(cpu_matmul_norm_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x,
+                                               const float *mean, const float *rstd, const float *gain,
+                                               const float *bias)
+{
+    backward_weight(b, dw, dbias, dout, x, 0, (row_norm){mean, rstd, gain, bias});
 }

@@ -108,5 +108,6 @@ int cpu_matmul_openblas(op_table *table, const backend_limits *limits, const cha
     table->matmul_gelu_forward = NULL;
     table->matmul_gelu_backward = NULL;
     table->matmul_gelu_backward_weight = NULL;
+    table->matmul_norm_backward_weight = NULL;
     return STUDENT_OK;
 }

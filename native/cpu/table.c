@@ -5,6 +5,7 @@
 void cpu_destroy(backend *b);
 
 #define DECLARE(op) extern __typeof__(ref_##op) CPU_NAME(cpu_##op);
+extern __typeof__(host_zero) CPU_NAME(cpu_zero);
 DECLARE(embedding_forward)
 DECLARE(embedding_backward)
 DECLARE(layernorm_forward)
@@ -25,6 +26,9 @@ extern void CPU_NAME(cpu_matmul_gelu_forward)(backend *b, tensor gelu, tensor up
                                               const float *bias);
 extern void CPU_NAME(cpu_matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
 extern void CPU_NAME(cpu_matmul_gelu_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor up);
+extern void CPU_NAME(cpu_matmul_norm_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x,
+                                                      const float *mean, const float *rstd, const float *gain,
+                                                      const float *bias);
 DECLARE(gelu_forward)
 DECLARE(gelu_backward)
 DECLARE(residual_forward)
@@ -48,7 +52,7 @@ const op_table CPU_NAME(cpu_ops) = {
     .upload = host_copy,
     .download = host_copy,
     .copy = host_copy,
-    .zero = host_zero,
+    .zero = CPU_NAME(cpu_zero),
     .error = host_error,
     .destroy = cpu_destroy,
     .embedding_forward = CPU_NAME(cpu_embedding_forward),
@@ -76,6 +80,7 @@ const op_table CPU_NAME(cpu_ops) = {
     .matmul_gelu_forward = CPU_NAME(cpu_matmul_gelu_forward),
     .matmul_gelu_backward = CPU_NAME(cpu_matmul_gelu_backward),
     .matmul_gelu_backward_weight = CPU_NAME(cpu_matmul_gelu_backward_weight),
+    .matmul_norm_backward_weight = CPU_NAME(cpu_matmul_norm_backward_weight),
     .ppo_rewards = ref_ppo_rewards,
     .whiten = ref_whiten,
     .gae = ref_gae,

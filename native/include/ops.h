@@ -235,6 +235,9 @@ typedef struct op_table {
     void (*matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
     /* matmul_backward_weight with gelu_forward of up, which is not kept, for x. */
     void (*matmul_gelu_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor up);
+    /* matmul_backward_weight with layernorm_forward of x, which is not kept, for x; mean and rstd are known. */
+    void (*matmul_norm_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x, const float *mean,
+                                        const float *rstd, const float *gain, const float *bias);
     /* A sequence of ops that comes again with the same arguments. replay runs
      * what was recorded under key and returns 1; or it returns 0 and records
      * the ops that follow until `recorded`, which also runs them. */

@@ -48,12 +48,18 @@ static void feed_forward_down_backward(student *s, tensor dup, tensor dout, tens
     op->gelu_backward(B(s), dup, dup, up);
 }
 
+/* Whether the feed-forward's normalised rows and GELU are not there in the backward. */
+static int activations_again(const student *s)
+{
+    return s->options.recompute < STUDENT_RECOMPUTE_FFN && norms_again(&s->options);
+}
+
 /* The gradients of the down projection's weight and bias, and gelu where it is
  * needed for them and still to be computed from up. */
 static void feed_forward_down_weight(student *s, tensor dw, float *dbias, tensor dout, tensor gelu, tensor up)
 {
     const op_table *op = OPS(s);
-    int again = s->options.recompute < STUDENT_RECOMPUTE_FFN && norms_again(&s->options);
+    int again = activations_again(s);
     if (again && op->matmul_gelu_backward_weight) {
         op->matmul_gelu_backward_weight(B(s), dw, dbias, dout, up);
         return;
@@ -207,7 +213,7 @@ static void block_again(student *s, int l)
     if (o->recompute >= STUDENT_RECOMPUTE_LAYER) {
         norm1_forward(s, l, s->blocks[l].norm1);
         attention_half(s, l);
-    } else if (norms_again(o))
+    } else if (norms_again(o) && !(activations_again(s) && OPS(s)->matmul_norm_backward_weight))
         norm2_forward(s, l, 0, s->N);
 }
 
@@ -229,11 +235,16 @@ static void feed_forward_backward(student *s, int l, tensor stream)
             feed_forward_up(s, gelu, up, x, up_weight, w(s, l, FFN_UP_BIAS));
         feed_forward_down_weight(s, matrix(g(s, l, FFN_DOWN_WEIGHT), C, 4 * C), g(s, l, FFN_DOWN_BIAS), dout, gelu, up);
         feed_forward_down_backward(s, dup, dout, down_weight, up);
-        op->matmul_backward_weight(B(s), matrix(g(s, l, FFN_UP_WEIGHT), 4 * C, C), g(s, l, FFN_UP_BIAS), dup, x);
+        tensor dw = matrix(g(s, l, FFN_UP_WEIGHT), 4 * C, C), middle = part(s, a->middle, first, most);
+        const float *gain = w(s, l, FFN_NORM_WEIGHT), *mean = a->mean2 + first, *rstd = a->rstd2 + first;
+        if (activations_again(s) && op->matmul_norm_backward_weight)
+            op->matmul_norm_backward_weight(B(s), dw, g(s, l, FFN_UP_BIAS), dup, middle, mean, rstd, gain,
+                                            w(s, l, FFN_NORM_BIAS));
+        else
+            op->matmul_backward_weight(B(s), dw, g(s, l, FFN_UP_BIAS), dup, x);
         op->matmul_backward_input(B(s), dnorm, dup, up_weight, 0);
-        op->layernorm_backward(B(s), rows, g(s, l, FFN_NORM_WEIGHT), g(s, l, FFN_NORM_BIAS), dnorm,
-                               part(s, a->middle, first, most), w(s, l, FFN_NORM_WEIGHT), a->mean2 + first,
-                               a->rstd2 + first);
+        op->layernorm_backward(B(s), rows, g(s, l, FFN_NORM_WEIGHT), g(s, l, FFN_NORM_BIAS), dnorm, middle, gain, mean,
+                               rstd);
     }
 }
 
@@ -251,12 +262,17 @@ static void attention_half_backward(student *s, int l, tensor stream)
     op->matmul_backward_input(B(s), dattention, d, matrix(w(s, l, ATTN_OUTPUT_WEIGHT), C, C), 0);
     op->attention_backward(B(s), dqkv, dattention, activation(s, a->qkv, N, 3 * C), attention, a->lse, s->rows,
                            s->options.heads, dropout_at(s->drop, l, SITE_ATTENTION));
-    tensor norm1 = activation(s, a->norm1, N, C);
-    if (norms_again(&s->options)) {
-        norm1_forward(s, l, a->attention); /* which has been used */
-        norm1 = attention;
+    tensor dw = matrix(g(s, l, ATTN_QKV_WEIGHT), 3 * C, C), norm1 = activation(s, a->norm1, N, C);
+    if (norms_again(&s->options) && op->matmul_norm_backward_weight)
+        op->matmul_norm_backward_weight(B(s), dw, g(s, l, ATTN_QKV_BIAS), dqkv, matrix(a->input, N, C), a->mean1,
+                                        a->rstd1, w(s, l, ATTN_NORM_WEIGHT), w(s, l, ATTN_NORM_BIAS));
+    else {
+        if (norms_again(&s->options)) {
+            norm1_forward(s, l, a->attention); /* which has been used */
+            norm1 = attention;
+        }
+        op->matmul_backward_weight(B(s), dw, g(s, l, ATTN_QKV_BIAS), dqkv, norm1);
     }
-    op->matmul_backward_weight(B(s), matrix(g(s, l, ATTN_QKV_WEIGHT), 3 * C, C), g(s, l, ATTN_QKV_BIAS), dqkv, norm1);
     op->matmul_backward_input(B(s), dnorm, dqkv, matrix(w(s, l, ATTN_QKV_WEIGHT), 3 * C, C), 0);
     op->layernorm_backward(B(s), stream, g(s, l, ATTN_NORM_WEIGHT), g(s, l, ATTN_NORM_BIAS), dnorm,
                            matrix(a->input, N, C), w(s, l, ATTN_NORM_WEIGHT), a->mean1, a->rstd1);

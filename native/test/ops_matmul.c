@@ -141,6 +141,14 @@ static void fused_bits(backend *b, const char *shape, const float *x, const floa
     b->ops->gelu_forward(b, dup[0], side);
     b->ops->matmul_backward_weight(b, dw[1], NULL, dout, dup[0]);
     check_tensor(b, b, "bits of matmul_gelu_backward_weight", shape, dw[0], dw[1], 0);
+    float *one = filled((size_t)N, 1), *mean = floats_on(b, one, (size_t)N), *rstd = floats_on(b, one, (size_t)N);
+    float *gain = floats_on(b, filled((size_t)I, 1), (size_t)I), *shift = floats_on(b, filled((size_t)I, 1), (size_t)I);
+    b->ops->layernorm_forward(b, dup[0], mean, rstd, side, gain, shift, 1e-5f);
+    for (int k = 0; k < 2; k++)
+        dw[k] = tensor_on(b, w, O, I, TENSOR_F32);
+    b->ops->matmul_norm_backward_weight(b, dw[0], NULL, dout, side, mean, rstd, gain, shift);
+    b->ops->matmul_backward_weight(b, dw[1], NULL, dout, dup[0]);
+    check_tensor(b, b, "bits of matmul_norm_backward_weight", shape, dw[0], dw[1], 0);
 }
 
 void test_fused(backend *b, backend *r, int N, int I, int O)
