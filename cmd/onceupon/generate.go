@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -43,6 +44,9 @@ type toldStory struct {
 	Logprob float64 `json:"logprob"`
 }
 
+// mostStories of a command, which holds all of them.
+const mostStories = 1_000_000
+
 func generate(c *cli.Context) error {
 	k, err := resolve(c)
 	if err != nil {
@@ -71,8 +75,19 @@ func generate(c *cli.Context) error {
 		room = min(room, h.Context/2)
 	}
 	ids := tokens.Encode(prompt)
-	if n < 1 || len(ids) == 0 {
-		return fault.New(fault.Usage, "generate: --stories must be at least 1 and --prompt a text")
+	switch r := k.Rollout; {
+	case n < 1 || n > mostStories:
+		return fault.New(fault.Usage, "generate: --stories %d must be in 1..%d", n, mostStories)
+	case len(ids) == 0:
+		return fault.New(fault.Usage, "generate: --prompt is empty: give a text")
+	case room < 1:
+		return fault.New(fault.Usage, "generate: --max-new-tokens %d must be at least 1", room)
+	case !(r.Temperature >= 0 && r.Temperature <= math.MaxFloat32):
+		return fault.New(fault.Usage, "generate: --temperature %g must be a number, at least 0", r.Temperature)
+	case r.TopK < 0 || r.TopK > math.MaxInt32:
+		return fault.New(fault.Usage, "generate: --top-k %d must be in 0..%d", r.TopK, math.MaxInt32)
+	case !(r.TopP > 0 && r.TopP <= 1):
+		return fault.New(fault.Usage, "generate: --top-p %g must be above 0 and at most 1", r.TopP)
 	}
 	if k.Run.Kernels == student.Measure {
 		return fault.New(fault.Usage, "run.kernels = %s: only a run folder keeps what is measured: name a variant, such as matmul=mma", k.Run.Kernels)

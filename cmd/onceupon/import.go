@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -56,7 +55,9 @@ func makeRun(ctx context.Context, folder string, s exchange.Imported, from strin
 		}
 	}
 	defer func() {
-		err = errors.Join(err, os.RemoveAll(part))
+		if left := os.RemoveAll(part); err == nil {
+			err = left
+		}
 		if err != nil && missing != nil {
 			os.Remove(folder) // which was made here
 		}
@@ -68,11 +69,11 @@ func makeRun(ctx context.Context, folder string, s exchange.Imported, from strin
 		h, err = checkpoint.Save(filepath.Join(part, "checkpoints"), name, checkpoint.Contents{Model: s.Model, Vocabulary: s.Vocabulary(),
 			State: map[string]string{"imported": from}, WeightsOnly: true})
 		if err != nil {
-			return h, fmt.Errorf("import: --out %s: %w", folder, err)
+			return h, fmt.Errorf("import: --out %s: %w: free some space or choose another --out", folder, err)
 		}
 	}
 	if err := s.Tokenizer.Save(filepath.Join(part, "tokenizer.json")); err != nil {
-		return h, fmt.Errorf("import: --out %s: %w", folder, err)
+		return h, fmt.Errorf("import: --out %s: %w: free some space or choose another --out", folder, err)
 	}
 	if err := ctx.Err(); err != nil {
 		return h, fmt.Errorf("import: %w, %s is as it was", err, folder)

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/urfave/cli/v2"
@@ -155,6 +157,9 @@ func readStories(path string) ([]string, error) {
 	text, err := io.ReadAll(r)
 	if err != nil {
 		return nil, fault.New(fault.Damaged, "--stories %s: %w", path, err)
+	}
+	if bytes.IndexByte(text, 0) >= 0 || !utf8.Valid(text) {
+		return nil, fault.New(fault.Damaged, "--stories %s: is not UTF-8 text: give a text file", path)
 	}
 	var stories []string
 	for n, line := range strings.Split(string(text), "\n") {

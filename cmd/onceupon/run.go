@@ -65,11 +65,16 @@ func interactCommand() *cli.Command {
 }
 
 // studentFile is the file of a student that is given as such or as a run
-// folder, whose checkpoint of that name is taken, "" being the best. A run that
-// has others only is told so.
+// folder, whose checkpoint of that name is taken, "" being the best, or as the
+// folder of a checkpoint. A run that has others only is told so.
 func studentFile(path, checkpoint string) (string, error) {
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {
 		return path, nil // opening it says what is wrong
+	}
+	if own := filepath.Join(path, "student.gguf"); checkpoint == "" {
+		if _, err := os.Stat(own); err == nil {
+			return own, nil
+		}
 	}
 	remedy := "--checkpoint NAME"
 	if checkpoint == "" {

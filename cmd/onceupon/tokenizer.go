@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -45,6 +47,9 @@ func tokenizerTrain(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := writable(c.String("out")); err != nil { // before minutes of training
+		return fault.New(fault.Usage, "train: --out %s: %w: choose another --out", c.String("out"), err)
+	}
 	r := reporter(c)
 	t, err := tokenizer.Train(c.Context, text.Documents(), tokenizer.TrainOptions{VocabSize: c.Int("vocab"), MinFrequency: c.Int("min-frequency"),
 		Progress: func(done, total int) { r.Progress("tokenizer", int64(done), int64(total), "tokens", "") }})
@@ -56,6 +61,18 @@ func tokenizerTrain(c *cli.Context) error {
 	}
 	r.Say("%s: %d tokens from %d words", c.String("out"), t.VocabSize(), text.Words())
 	return r.Emit(map[string]any{"event": "result", "command": "tokenizer", "file": c.String("out"), "tokens": t.VocabSize(), "words": text.Words()})
+}
+
+// writable says why a file could not be written.
+func writable(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return errors.New("is a folder")
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".onceupon.*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 func tokenizerEncode(c *cli.Context) error {

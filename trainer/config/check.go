@@ -145,6 +145,6 @@ func (c Config) rules() []rule {
 		{"run.precision", fmt.Sprintf("%q", c.Run.Precision), c.Run.Precision != "bf16" || c.Run.Backend == "cuda" || c.Run.Backend == "cpu" && c.Run.ISA == "auto",
 			"auto or fp32 with run.backend = \"ref\" or a run.isa"},
 		oneOf("run.recompute", c.Run.Recompute, student.Recomputes...),
-		{"run.max_tokens", c.Run.MaxTokens, c.Run.MaxTokens >= s.Context, fmt.Sprintf("at least student.context = %d", s.Context)},
+		{"run.max_tokens", c.Run.MaxTokens, c.Run.MaxTokens >= s.Context && c.Run.MaxTokens <= 1<<24, fmt.Sprintf("at least student.context = %d and at most %d", s.Context, 1<<24)},
 	}
 }

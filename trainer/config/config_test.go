@@ -66,6 +66,8 @@ func TestFilesAreRefused(t *testing.T) {
 		{"[rollout]\nstories = 0\n", "rollout.stories = 0 must be in 2.."},
 		{"[student]\nheads = 3\n", "student.width = 256 must be a multiple of student.heads = 3"},
 		{"[run]\nbackend = \"tpu\"\n", "run.backend"},
+		{"[run]\nmax_tokens = 999999999\n", "run.max_tokens = 999999999 must be at least student.context = 256 and at most 16777216"},
+		{"[run]\nprecision = \"bf16\"\nisa = \"avx2\"\n", "run.precision = \"bf16\" must be auto or fp32"},
 		{"[teacher]\nwave = 256\n", "config: teacher.wave = 256 must be auto, measure or in 1..255"},
 		{"[teacher]\nwave = 1.5\n", "\"1.5\" must be auto, measure or a number"},
 		{"[teacher]\nmicro_batch = \"fast\"\n", "\"fast\" must be auto, measure or a number"},

@@ -33,7 +33,7 @@ func (i Imported) Vocabulary() ggml.Vocabulary {
 func Import(path string) (Imported, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return Imported{}, fault.New(fault.Capability, "import: %w", err)
+		return Imported{}, fault.New(fault.Capability, "import: %w: give a folder of Hugging Face's or a GGUF file", err)
 	}
 	if info.IsDir() {
 		return importHF(path)

@@ -36,7 +36,7 @@ func LoadRubric(name string) (Rubric, error) {
 			if errors.Is(err, os.ErrNotExist) {
 				return Rubric{}, fault.New(fault.Usage, "rubric %s: no such file; plain and chat are built in", name)
 			}
-			return Rubric{}, err
+			return Rubric{}, fault.New(fault.Usage, "rubric %s: %w: give a TOML file", name, err)
 		}
 	}
 	r := Rubric{Name: name}

@@ -138,7 +138,7 @@ func (s *session) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if s.policy, err = student.New(shape(c.Student, s.tokenizer.VocabSize()), o); err != nil {
-		return err
+		return fmt.Errorf("%w: `onceupon doctor` says what the configuration takes and what fits", err)
 	}
 	return s.resume()
 }
