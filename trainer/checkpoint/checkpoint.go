@@ -257,7 +257,7 @@ func Latest(dir string) (name string, h Header, err error) {
 		}
 	}
 	if name == "" && damaged != nil {
-		return "", h, damaged
+		return "", h, fmt.Errorf("%w: restore it or begin another run folder", damaged)
 	}
 	return name, h, nil
 }

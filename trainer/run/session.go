@@ -124,7 +124,7 @@ func available(r config.Run) error {
 func (s *session) prepare(ctx context.Context) (err error) {
 	c := s.c
 	if s.board, err = metrics.NewTensorBoard(filepath.Join(s.folder.Path, "tensorboard")); err != nil {
-		return err
+		return fmt.Errorf("run folder: %w: choose another --run", s.folder.Full(err, "tensorboard"))
 	}
 	if err := s.read(ctx); err != nil {
 		return err

@@ -95,7 +95,7 @@ func (f *Folder) configure(c config.Config) error {
 		return f.Full(writeWhole(path, c.Text()), "config.toml")
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("run folder: %w: choose another --run", err)
 	}
 	if bytes.Equal(stored, c.Text()) {
 		return nil
