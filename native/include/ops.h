@@ -300,8 +300,8 @@ typedef struct backend_description {
     int attention_in_place;                            /* the gradient of qkv may take its place */
     int recomputes; /* normalised rows and GELU are computed again in the backward, by the ops of the forward */
     int ffn_rows;   /* tokens of a feed-forward of which one part at a time exists (STUDENT_RECOMPUTE_PAIR), such that
-                     * parts, of layer norms too, add up to the bits of the whole: even where factors are paired; 0:
-                     * all, they do not */
+                     * parts add up to the bits of the whole: even where factors are paired, a multiple of the rows that a
+                     * layer norm's backward sums together; 0: all, they do not */
 } backend_description;
 
 #endif
