@@ -16,6 +16,8 @@
 
 void CPU_NAME(cpu_attention_decode)(backend *b, tensor out, tensor qkv, tensor cache, int context, int shared,
                                     const int32_t *slots, const int32_t *positions, int heads, dropout drop);
+void CPU_NAME(cpu_attention_decode_soon)(backend *b, int rows, tensor cache, int context, int shared,
+                                         const int32_t *slots, const int32_t *positions, int heads);
 
 typedef struct job {
     backend *b;
@@ -162,10 +164,16 @@ static const operand *whole_rows(operand *to, const operand *x, size_t *stride, 
 
 /* Asks for memory that is read soon: cores wait for the cache, whose parts are
  * too short for the processor to run ahead by itself. */
-static inline void fetch(const operand *p, size_t count)
+static inline void fetch_operands(const operand *p, size_t count)
 {
     for (size_t i = 0; i < count; i += 64 / sizeof *p)
         __builtin_prefetch(p + i, 0, 2);
+}
+
+static void fetch_keys(const job *j, int n, int h)
+{
+    part own = own_part(j, n, h);
+    fetch_operands(own.keys, (size_t)(j->positions[n] + 1 - own.first) * (size_t)depth(j->out.cols / j->heads));
 }
 
 /* Rows first..first+rows-1, one head, of which `shared` positions are read from
@@ -181,17 +189,18 @@ static void attend(const job *j, int first, int rows, int h, int shared, int wor
     operand *room = take_operands(&scratch, width * whole);
     const operand *q = packed_rows(q_rows, j->qkv.data + (size_t)first * stride + h * D, &stride, rows, D);
     part prefix = shared_part(j, h);
-    for (int n = first; n < first + rows; n++) {
-        part own = own_part(j, n, h);
-        fetch(own.keys, (size_t)(j->positions[n] + 1 - own.first) * (size_t)size);
-    }
+    if (h == 0)
+        for (int n = first; n < first + rows; n++)
+            fetch_keys(j, n, h);
     if (rows == QUERIES)
         shared_scores(p, width, q, stride, prefix.keys, shared, size, scale, block);
     for (int r = 0; r < rows; r++) {
         int n = first + r, count = j->positions[n] + 1;
         part own = own_part(j, n, h);
         float *x = p + (size_t)r * width;
-        fetch(own.values, (size_t)depth(count - own.first) * (size_t)D);
+        fetch_operands(own.values, (size_t)depth(count - own.first) * (size_t)D);
+        if (h + 1 < j->heads)
+            fetch_keys(j, n, h + 1); /* which is this worker's next task */
         const operand *query = q + (size_t)r * stride;
         if (rows < QUERIES)
             scores_of(x, query, prefix.keys, shared, shared, size, scale, block);
@@ -233,6 +242,8 @@ static void decode_task(void *argument, int task, int worker)
             attend(j, n, 1, h, j->positions[n] < j->shared ? 0 : j->shared, worker);
 }
 
+static int decode_tasks(const job *j) { return (j->out.rows + QUERIES - 1) / QUERIES * j->heads; }
+
 /* Whether every row has a slot of its own, and none is shared: then it may
  * store its key when it attends, while the cache lines are at hand. */
 static int all_differ(const job *j)
@@ -267,5 +278,34 @@ void CPU_NAME(cpu_attention_decode)(backend *b, tensor out, tensor qkv, tensor c
         thread_pool_run(cpu(b)->pool, heads, store_task, &j);
         j.stored = 1;
     }
-    thread_pool_run(cpu(b)->pool, (out.rows + QUERIES - 1) / QUERIES * heads, decode_task, &j);
+    thread_pool_run(cpu(b)->pool, decode_tasks(&j), decode_task, &j);
+}
+
+/* Each worker fetches what its own tasks will read: cores may have no cache in common. */
+void CPU_NAME(cpu_attention_decode_soon)(backend *b, int rows, tensor cache, int context, int shared,
+                                         const int32_t *slots, const int32_t *positions, int heads)
+{
+    job j = {.b = b,
+             .out = {.rows = rows, .cols = cache.cols / 2},
+             .cache = (operand *)cache.data,
+             .context = context,
+             .shared = shared,
+             .slots = slots,
+             .positions = positions,
+             .heads = heads};
+    int threads = thread_pool_size(cpu(b)->pool), D = j.out.cols / heads, tasks = decode_tasks(&j);
+    for (int worker = 0; worker < threads; worker++) {
+        fetch_list *later = &cpu(b)->later[worker];
+        int end = (int)((int64_t)tasks * (worker + 1) / threads) / heads * QUERIES;
+        for (int n = (int)((int64_t)tasks * worker / threads) / heads * QUERIES; n < end && n < rows; n++) {
+            if (positions[n] < shared)
+                continue;
+            part own = own_part(&j, n, 0), second = own_part(&j, n, 1);
+            ptrdiff_t count = positions[n] + 1 - own.first, size = sizeof *own.keys;
+            fetch_later(later, fetch_rows(own.keys, count * depth(D) * size,
+                                          (size_t)(second.keys - own.keys) * sizeof *own.keys, heads));
+            fetch_later(later, fetch_rows(own.values, depth((int)count) * D * size,
+                                          (size_t)(second.values - own.values) * sizeof *own.keys, heads));
+        }
+    }
 }

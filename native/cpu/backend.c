@@ -31,13 +31,16 @@ size_t cpu_scratch_floats(const backend_limits *limits)
     size_t attention = T * (6 * D + 2 * 12 + 6 + 1) + 36 * D + 1024;
     size_t layernorm = 2 * LAYERNORM_PARTS * (size_t)limits->stream,
            most = attention > layernorm ? attention : layernorm;
+    size_t draw = (size_t)limits->vocabulary / 4 + 1; /* sums of the narrowest vectors */
+    most = most > draw ? most : draw;
     return most > LEAST_SCRATCH ? most : LEAST_SCRATCH;
 }
 
 size_t backend_cpu_workspace(const backend_limits *limits)
 {
     return (cpu_packed_floats(limits) + (size_t)limits->threads * (cpu_packed_rows() + cpu_scratch_floats(limits))) *
-           sizeof(float);
+               sizeof(float) +
+           (size_t)limits->threads * sizeof(fetch_list);
 }
 
 static int supported(const char *isa)
@@ -78,6 +81,7 @@ void cpu_destroy(backend *b)
     free(s->packed_a);
     free(s->packed_b);
     free(s->scratch);
+    free(s->later);
     free(s);
     b->state = NULL;
 }
@@ -115,9 +119,10 @@ int backend_cpu_create(backend *b, const backend_limits *limits, char *message, 
         s->pool = thread_pool_create(limits->threads);
         s->packed_a = host_allocate(b, (size_t)limits->threads * cpu_packed_rows() * sizeof(float));
         s->packed_b = host_allocate(b, s->packed_b_size * sizeof(float));
+        s->later = calloc((size_t)limits->threads, sizeof *s->later);
         s->scratch = host_allocate(b, (size_t)limits->threads * s->scratch_size * sizeof(float));
     }
-    if (!s || !s->pool || !s->packed_a || !s->packed_b || !s->scratch) {
+    if (!s || !s->pool || !s->packed_a || !s->packed_b || !s->scratch || !s->later) {
         cpu_destroy(b);
         snprintf(message, capacity, "no memory or threads for the cpu backend (%d threads)", limits->threads);
         return STUDENT_E_MEMORY;

@@ -2,6 +2,7 @@
 #ifndef ONCEUPON_CPU_H
 #define ONCEUPON_CPU_H
 
+#include "fetch.h"
 #include "ops.h"
 #include "ref.h"
 #include "threads.h"
@@ -13,6 +14,7 @@ typedef struct cpu_state {
     size_t packed_b_size;       /* floats */
     float *scratch;             /* [threads][scratch_size] */
     size_t scratch_size;
+    fetch_list *later; /* [threads] */
 } cpu_state;
 
 static inline cpu_state *cpu(backend *b) { return b->state; }

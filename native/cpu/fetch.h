@@ -34,15 +34,42 @@ static inline int fetch_count(const fetch *f, int most)
     return lines < most ? lines : most;
 }
 
-static inline void fetch_line(fetch *f)
+/* far: to the second cache, for what another op reads. */
+static inline void fetch_line(fetch *f, const int far)
 {
-    __builtin_prefetch(f->at);
+    if (far)
+        __builtin_prefetch(f->at, 0, 2);
+    else
+        __builtin_prefetch(f->at);
     f->at += LINE;
     if (--f->left == 0) {
         f->left = f->run;
         f->at += f->jump;
         f->rows--;
     }
+}
+
+/* What ops that come later will read, in their order: a worker fetches it beside
+ * what it multiplies itself. What finds no place is left to the op. */
+#define FETCH_ITEMS 512
+typedef struct fetch_list {
+    int next, count;
+    fetch items[FETCH_ITEMS];
+} fetch_list;
+
+static inline void fetch_later(fetch_list *l, fetch f)
+{
+    if (l->next == l->count)
+        l->next = l->count = 0;
+    if (l->count < FETCH_ITEMS)
+        l->items[l->count++] = f;
+}
+
+static inline fetch *fetch_first(fetch_list *l)
+{
+    while (l->next < l->count && l->items[l->next].rows <= 0)
+        l->next++;
+    return l->next < l->count ? l->items + l->next : NULL;
 }
 
 #endif

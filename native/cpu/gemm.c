@@ -18,8 +18,8 @@
  *       for every panel of b: pack it into the worker's cache, multiply
  *
  * What comes next (the next tile's part of out, the next panel of b, what will
- * be packed next) is fetched while a tile is multiplied (fetch.h): memory is slow,
- * not busy.
+ * be packed next, what an op after this one reads) is fetched while a tile is
+ * multiplied (fetch.h): memory is slow, not busy.
  *
  * Each element is summed over k in rising order, whatever M, N and the number
  * of threads: a row of a decode batch has
@@ -52,6 +52,7 @@ typedef struct job {
     const gemm_arguments *g;
     packed *packed_a, *packed_b; /* [workers][a_room], panels of the span */
     size_t a_room;
+    fetch_list *later; /* [workers] */
     int k0, span;
     int panels_a, panels_b, row_blocks, col_blocks;
 } job;
@@ -182,33 +183,13 @@ static void finish(const gemm_arguments *g, int m, int n, int rows, int cols, co
         }
 }
 
-/* Tiles come in these numbers of rows. */
-static inline int tile_rows(int rows)
-{
-    return rows > 2 * ROWS / 3 ? ROWS : rows > ROWS / 3 ? 2 * ROWS / 3 : rows > 1 ? ROWS / 3 : 1;
-}
-
-static inline __attribute__((always_inline)) void some_rows(int rows, float *out, size_t out_row, const float *start,
-                                                            size_t start_row, const packed *a, const packed *b,
-                                                            int depth, const int whole_rows, fetch *soon, fetch *ahead)
-{
-    if (rows == ROWS)
-        tile(out, out_row, start, start_row, a, b, depth, ROWS, whole_rows, soon, ahead);
-    else if (rows == 2 * ROWS / 3)
-        tile(out, out_row, start, start_row, a, b, depth, 2 * ROWS / 3, whole_rows, soon, ahead);
-    else if (rows == ROWS / 3)
-        tile(out, out_row, start, start_row, a, b, depth, ROWS / 3, whole_rows, soon, ahead);
-    else
-        tile(out, out_row, start, start_row, a, b, depth, 1, whole_rows, soon, ahead);
-}
-
 /* Rows m0..m1 and the columns of a panel from n on, one depth block of packed
  * factors. On the way the next tile's part of out is fetched, then `panel`, which
  * is multiplied next, then `raw`, which is packed next. */
 static inline __attribute__((always_inline)) void multiply_tiles(const gemm_arguments *g, int first, int last, int m0,
                                                                  int m1, int n, const packed *a, const packed *b,
                                                                  int depth, const int whole_rows, fetch *panel,
-                                                                 fetch *raw)
+                                                                 fetch *raw, fetch_list *later)
 {
     static const float zeros[COLS];
     float sums[ROWS * COLS];
@@ -232,7 +213,8 @@ static inline __attribute__((always_inline)) void multiply_tiles(const gemm_argu
         some_rows(tile_rows(rows), to, to_row, start, start_row, a, b, depth, whole_rows, &lines,
                   panel->rows > 0 ? panel
                   : raw->rows > 0 ? raw
-                                  : &nothing);
+                                  : &nothing,
+                  fetch_first(later));
         if (through)
             finish(g, m, n, rows, cols, sums, next - out);
         else if (!whole)
@@ -243,12 +225,12 @@ static inline __attribute__((always_inline)) void multiply_tiles(const gemm_argu
 
 static __attribute__((noinline)) void multiply_panel(const gemm_arguments *g, int first, int last, int m0, int m1,
                                                      int n, const packed *a, const packed *b, int depth, fetch *panel,
-                                                     fetch *raw)
+                                                     fetch *raw, fetch_list *later)
 {
     if (by_rows(g))
-        multiply_tiles(g, first, last, m0, m1, n, a, b, depth, 1, panel, raw);
+        multiply_tiles(g, first, last, m0, m1, n, a, b, depth, 1, panel, raw, later);
     else
-        multiply_tiles(g, first, last, m0, m1, n, a, b, depth, 0, panel, raw);
+        multiply_tiles(g, first, last, m0, m1, n, a, b, depth, 0, panel, raw, later);
 }
 
 /* The share `i` of `parts` of `panels` panels `width` wide, of count in all. */
@@ -294,7 +276,7 @@ static void multiply_task(void *argument, int task, int worker)
                              : raw_a(g, next0, next1, j->k0, least(DEPTH, j->span));
         for (int n = n0; n < n1; n += COLS, b += panel) {
             fetch ahead = fetch_rows(b + panel, (ptrdiff_t)(panel * sizeof *b), 0, 1);
-            multiply_panel(g, first, last, m0, m1, n, a, b, depth, &ahead, &raw);
+            multiply_panel(g, first, last, m0, m1, n, a, b, depth, &ahead, &raw, &j->later[worker]);
         }
     }
 }
@@ -316,7 +298,7 @@ static void few_rows_task(void *argument, int task, int worker)
             int next = n + COLS < n1 ? n + COLS : n0, next_k = next > n0 ? k : k + depth;
             fetch ahead = raw_b(g, next, least(next + COLS, n1), next_k, least(DEPTH, g->K - next_k));
             pack_columns(g, panel, 0, n, least(COLS, n1 - n), k, depth);
-            multiply_panel(g, first, last, m0, m1, n, a, panel, depth, &ahead, &raw);
+            multiply_panel(g, first, last, m0, m1, n, a, panel, depth, &ahead, &raw, &j->later[worker]);
         }
     }
 }
@@ -328,6 +310,7 @@ static void start_job(job *j, backend *b, const gemm_arguments *g)
                .packed_a = (packed *)cpu(b)->packed_a,
                .packed_b = (packed *)cpu(b)->packed_b,
                .a_room = cpu_packed_rows(),
+               .later = cpu(b)->later,
                .span = g->K};
     j->panels_a = (g->M + ROWS - 1) / ROWS;
     j->panels_b = (g->N + COLS - 1) / COLS;

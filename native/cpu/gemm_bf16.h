@@ -79,11 +79,13 @@ static inline void pack_row(packed *to, const float *x, int depth)
 
 static inline __attribute__((always_inline)) void multiply_add(vec acc[ROWS][VECTORS], const packed *restrict a,
                                                                const packed *restrict b, int pairs, const int rows,
-                                                               const int by_rows, fetch *ahead)
+                                                               const int by_rows, fetch *ahead, fetch *later)
 {
-    fetch f = *ahead;
+    fetch f = *ahead, slow = later ? *later : f;
     for (int k = 0; k < pairs; k++) {
-        fetch_line(&f);
+        fetch_line(&f, 0);
+        if (later)
+            fetch_line(&slow, 1);
         __m512bh b0 = (__m512bh)_mm512_loadu_si512(b), b1 = (__m512bh)_mm512_loadu_si512(b + LANES);
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
@@ -95,4 +97,6 @@ static inline __attribute__((always_inline)) void multiply_add(vec acc[ROWS][VEC
         b += COLS;
     }
     *ahead = f;
+    if (later)
+        *later = slow;
 }

@@ -95,11 +95,13 @@ static inline void pack_row(packed *to, const float *x, int depth)
  * at every step of the depth. */
 static inline __attribute__((always_inline)) void multiply_add(vec acc[ROWS][VECTORS], const packed *restrict a,
                                                                const packed *restrict b, int depth, const int rows,
-                                                               const int by_rows, fetch *ahead)
+                                                               const int by_rows, fetch *ahead, fetch *later)
 {
-    fetch f = *ahead;
+    fetch f = *ahead, slow = later ? *later : f;
     for (int k = 0; k < depth; k++) {
-        fetch_line(&f);
+        fetch_line(&f, 0);
+        if (later)
+            fetch_line(&slow, 1);
         vec b0 = vec_load(b), b1 = vec_load(b + LANES);
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
@@ -111,6 +113,8 @@ static inline __attribute__((always_inline)) void multiply_add(vec acc[ROWS][VEC
         b += COLS;
     }
     *ahead = f;
+    if (later)
+        *later = slow;
 }
 
 #if LANES == 4
@@ -118,10 +122,11 @@ static inline __attribute__((always_inline)) void multiply_add(vec acc[ROWS][VEC
  * strips keep the error below that of the other ISAs. */
 #define STRIP 16
 static inline __attribute__((always_inline)) void strip(vec acc[ROWS][VECTORS], const packed *a, const packed *b,
-                                                        int depth, const int rows, const int by_rows, fetch *ahead)
+                                                        int depth, const int rows, const int by_rows, fetch *ahead,
+                                                        fetch *later)
 {
     vec sum[ROWS][VECTORS] = {0};
-    multiply_add(sum, a, b, depth, rows, by_rows, ahead);
+    multiply_add(sum, a, b, depth, rows, by_rows, ahead, later);
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < VECTORS; v++)
             acc[r][v] = acc[r][v] + sum[r][v];

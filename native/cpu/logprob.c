@@ -95,26 +95,24 @@ void CPU_NAME(cpu_logprob_backward)(backend *b, tensor dlogits, tensor logits, c
 
 /* The whole distribution: the inverse of the distribution function by sums of
  * whole vectors, in double in the order of the tokens, and inside the vector
- * that holds the draw token by token. */
-static int draw(const float *z, int V, float temperature, double uniform)
+ * that holds the draw token by token. sums [V / LANES]. */
+static int draw(const float *z, int V, float temperature, double uniform, float *sums)
 {
     float max = highest(z, V), e[LANES];
     vec shift = vec_set(max), scale = vec_set(1 / temperature);
     double total = 0, sum = 0;
     int i = 0;
     for (; i + LANES <= V; i += LANES)
-        total += vec_sum(vec_exp((vec_load(z + i) - shift) * scale));
+        total += sums[i / LANES] = vec_sum(vec_exp((vec_load(z + i) - shift) * scale));
     for (; i < V; i++)
         total += expf((z[i] - max) / temperature);
     double target = uniform * total;
     for (i = 0; i + LANES <= V; i += LANES) {
-        vec x = vec_exp((vec_load(z + i) - shift) * scale);
-        double part = vec_sum(x);
-        if (sum + part <= target) {
-            sum += part;
+        if (sum + sums[i / LANES] <= target) {
+            sum += sums[i / LANES];
             continue;
         }
-        vec_store(e, x);
+        vec_store(e, vec_exp((vec_load(z + i) - shift) * scale));
         for (int lane = 0; lane < LANES; lane++)
             if ((sum += e[lane]) > target)
                 return i + lane;
@@ -128,7 +126,6 @@ static int draw(const float *z, int V, float temperature, double uniform)
 
 static void sample_task(void *argument, int n, int worker)
 {
-    (void)worker;
     const job *j = argument;
     tensor row = tensor_rows(j->logits, (size_t)n, 1);
     sample_options o = j->options;
@@ -136,7 +133,8 @@ static void sample_task(void *argument, int n, int worker)
         ref_sample(j->b, j->tokens + n, row, j->stories + n, j->positions + n, o);
     else
         j->tokens[n] =
-            draw(row.data, row.cols, o.temperature, philox_uniform(o.seed, j->stories[n], (uint32_t)j->positions[n]));
+            draw(row.data, row.cols, o.temperature, philox_uniform(o.seed, j->stories[n], (uint32_t)j->positions[n]),
+                 cpu(j->b)->scratch + (size_t)worker * cpu(j->b)->scratch_size);
 }
 
 void CPU_NAME(cpu_sample)(backend *b, int32_t *tokens, tensor logits, const uint64_t *stories, const int32_t *positions,

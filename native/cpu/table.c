@@ -29,6 +29,8 @@ extern void CPU_NAME(cpu_matmul_gelu_backward_weight)(backend *b, tensor dw, flo
 extern void CPU_NAME(cpu_matmul_norm_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x,
                                                       const float *mean, const float *rstd, const float *gain,
                                                       const float *bias);
+extern void CPU_NAME(cpu_attention_decode_soon)(backend *b, int rows, tensor cache, int context, int shared,
+                                                const int32_t *slots, const int32_t *positions, int heads);
 DECLARE(gelu_forward)
 DECLARE(gelu_backward)
 DECLARE(residual_forward)
@@ -77,6 +79,7 @@ const op_table CPU_NAME(cpu_ops) = {
     .gradient_norm = CPU_NAME(cpu_gradient_norm),
     .adamw = CPU_NAME(cpu_adamw),
     .residual_layernorm_forward = CPU_NAME(cpu_residual_layernorm_forward),
+    .attention_decode_soon = CPU_NAME(cpu_attention_decode_soon),
     .matmul_gelu_forward = CPU_NAME(cpu_matmul_gelu_forward),
     .matmul_gelu_backward = CPU_NAME(cpu_matmul_gelu_backward),
     .matmul_gelu_backward_weight = CPU_NAME(cpu_matmul_gelu_backward_weight),

@@ -226,6 +226,10 @@ typedef struct op_table {
     /* The flat weights w[count] have changed: a backend that multiplies with
      * another form of them makes it now. */
     void (*weights_changed)(backend *b, const float *w, size_t count);
+    /* attention_decode of so many rows with these arguments comes soon: the multiplications before it may fetch what
+     * it will read. No result depends on it. */
+    void (*attention_decode_soon)(backend *b, int rows, tensor cache, int context, int shared, const int32_t *slots,
+                                  const int32_t *positions, int heads);
     /* residual_forward of (out, a, x), then layernorm_forward of out. */
     void (*residual_layernorm_forward)(backend *b, tensor out, tensor norm, float *mean, float *rstd, tensor a,
                                        tensor x, const float *gain, const float *bias, float epsilon, dropout drop);

@@ -54,11 +54,12 @@ static tensor embedding(const student *s)
     return matrix(parameter(s, STUDENT_WEIGHTS, 0), s->options.vocabulary, s->options.width);
 }
 
-/* The weights do not change while stories are told. */
+/* Once for all stories that are told between two updates. */
 static void pack_weights(student *s)
 {
-    if (!s->packed)
+    if (!s->packed || s->packed_ready)
         return;
+    s->packed_ready = 1;
     for (int l = 0; l < s->options.layers; l++)
         for (int p = 0; p < PROJECTIONS; p++)
             OPS(s)->matmul_pack(B(s), s->packed + packed_at(&s->options, l, p), weight(s, l, p));
@@ -132,6 +133,9 @@ static void step_ops(student *s, int n, dropout drop)
         } else {
             feed_forward_up(s, gelu, up, norm, weight(s, l, UP), block_weight(s, l, FFN_UP_BIAS));
         }
+        if (op->attention_decode_soon)
+            op->attention_decode_soon(B(s), n, cache_of(s, (l + 1) % o->layers), decode_length(o), s->shared, s->slots,
+                                      s->positions, o->heads);
         project(s, narrow, gelu, l, DOWN);
         int more = l + 1 < o->layers, next = more ? parameter_block(l + 1, ATTN_NORM_WEIGHT) : parameter_final_norm(o);
         add_and_norm(s, input, more ? norm : activation(s, s->hidden, n, C), s->mean, s->rstd, input, narrow,

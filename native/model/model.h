@@ -73,6 +73,7 @@ struct student {
     /* Weights as decoding reads them: the four matrices of every block, then the
      * head; NULL where the backend has no such form. */
     float *packed;
+    int packed_ready; /* packed is of the weights as they are */
 
     int weights_stale; /* written since the backend was told */
 
@@ -157,9 +158,11 @@ static inline tensor activation(const student *s, float *data, int rows, int col
 /* Before anything multiplies with the weights. */
 static inline void weights_ready(student *s)
 {
-    if (s->weights_stale && s->backend.ops->weights_changed)
+    if (!s->weights_stale)
+        return;
+    if (s->backend.ops->weights_changed)
         s->backend.ops->weights_changed(&s->backend, s->arrays[STUDENT_WEIGHTS], s->parameter_floats);
-    s->weights_stale = 0;
+    s->weights_stale = s->packed_ready = 0;
 }
 
 /* Dropout sites: one per place and block, as in GPT-2's embd, attn, resid. */
