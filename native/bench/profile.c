@@ -138,6 +138,8 @@ TIMED(residual_layernorm_forward, PLAIN,
       b, out, norm, mean, rstd, a, x, gain, bias, epsilon, drop)
 TIMED(matmul_gelu_forward, product(x.rows, x.cols, up.cols),
       (backend * b, tensor gelu, tensor up, tensor x, tensor w, const float *bias), b, gelu, up, x, w, bias)
+TIMED(gelu_matmul_forward, product(up.rows, up.cols, out.cols),
+      (backend * b, tensor out, tensor up, tensor w, const float *bias), b, out, up, w, bias)
 TIMED(matmul_gelu_backward, product(dup.rows, dup.cols, dout.cols),
       (backend * b, tensor dup, tensor dout, tensor w, tensor up), b, dup, dout, w, up)
 TIMED(matmul_gelu_backward_weight, product(up.rows, up.cols, dout.cols),
@@ -185,6 +187,7 @@ int student_profile_start(student *s, student_profile **out, char *message, size
     PUT(adamw)
     PUT(residual_layernorm_forward)
     PUT(matmul_gelu_forward)
+    PUT(gelu_matmul_forward)
     PUT(matmul_gelu_backward)
     PUT(matmul_gelu_backward_weight)
     PUT(matmul_norm_backward_weight)

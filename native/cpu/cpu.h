@@ -46,8 +46,8 @@ typedef struct gemm_arguments {
     size_t a_row, a_col, b_row, b_col;
     const float *bias; /* [N] or NULL */
     float *sum;        /* [M] or NULL: sum[m] += sum_k a(m,k); needs a_row = 1 */
-    float *gelu;       /* as out, or NULL: GELU of out */
     const float *up;   /* as out, or NULL: out is multiplied by the slope of GELU there */
+    int gelu_a;        /* GELU of a instead of a; needs a_col = 1 */
     int gelu_b;        /* GELU of b instead of b; needs b_col = 1 */
     row_norm norm_b;   /* where it has a mean: layer norm of b instead of b; needs b_col = 1 */
     int accumulate;

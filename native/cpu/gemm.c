@@ -57,9 +57,6 @@ typedef struct job {
     int panels_a, panels_b, row_blocks, col_blocks;
 } job;
 
-/* Whether more than sums is asked for. */
-static inline int fused(const gemm_arguments *g) { return g->gelu || g->up; }
-
 static inline int least(int a, int b) { return a < b ? a : b; }
 
 /* Panels of b for the `depth` that comes before, which is of full blocks. */
@@ -137,15 +134,18 @@ static void add_columns(float *sum, const float *x, size_t col, int count, int d
 }
 
 /* Whether a is read by rows that are contiguous in k. */
-static inline int by_rows(const gemm_arguments *g) { return g->a_row != 1; }
+static inline int by_rows(const gemm_arguments *g) { return g->a_row != 1 || g->gelu_a; }
 
 /* Rows m0..m1 of a, `depth` of them from k on. What lies past the last row is
  * left as it is: its products are never stored. */
 static void pack_rows(const gemm_arguments *g, packed *to, int m0, int m1, int k, int depth, int with_sum)
 {
     if (by_rows(g)) {
-        for (int m = m0; m < m1; m++)
-            pack_row(to + (size_t)(m - m0) * A_STRIDE, g->a + (size_t)m * g->a_row + k, depth);
+        for (int m = m0; m < m1; m++, to += A_STRIDE)
+            if (g->gelu_a)
+                pack_row(to, g->a + (size_t)m * g->a_row + k, depth, 1);
+            else
+                pack_row(to, g->a + (size_t)m * g->a_row + k, depth, 0);
         return;
     }
     for (int from = 0; from < depth; from += SLAB) {
@@ -158,28 +158,22 @@ static void pack_rows(const gemm_arguments *g, packed *to, int m0, int m1, int k
     }
 }
 
-/* Sums of a tile go to out, through what is fused with them. Rows of out may lie
+/* Sums of a tile go to out, times the slope of GELU at up. Rows of out may lie
  * a multiple of 4 KB apart, and few of these fit the first cache: what the next
  * tile needs, `next` elements further on, is fetched to the second, and from
  * there to the first a few rows before its turn. */
 static void finish(const gemm_arguments *g, int m, int n, int rows, int cols, const float *sums, ptrdiff_t next)
 {
-    const float *other = g->up ? g->up : g->gelu;
     size_t ahead = ROWS_AHEAD * g->out_row;
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < cols; c += LANES) {
             size_t at = (size_t)(m + r) * g->out_row + (size_t)(n + c);
-            vec x = vec_load(sums + r * COLS + c);
-            __builtin_prefetch(other + at + next, 0, 2);
+            __builtin_prefetch(g->up + at + next, 0, 2);
             if (r + ROWS_AHEAD < rows) {
-                __builtin_prefetch(other + at + ahead, 1);
+                __builtin_prefetch(g->up + at + ahead, 1);
                 __builtin_prefetch(g->out + at + ahead, 1);
             }
-            if (g->up)
-                x = x * gelu_slope(load(g->up + at, cols - c));
-            if (g->gelu)
-                store(g->gelu + at, cols - c, gelu_value(x));
-            store(g->out + at, cols - c, x);
+            store(g->out + at, cols - c, vec_load(sums + r * COLS + c) * gelu_slope(load(g->up + at, cols - c)));
         }
 }
 
@@ -193,7 +187,7 @@ static inline __attribute__((always_inline)) void multiply_tiles(const gemm_argu
 {
     static const float zeros[COLS];
     float sums[ROWS * COLS];
-    int through = last && fused(g), fresh = first && !g->accumulate, cols = least(COLS, g->N - n);
+    int through = last && g->up, fresh = first && !g->accumulate, cols = least(COLS, g->N - n);
     size_t panel_a = whole_rows ? (size_t)ROWS * A_STRIDE : panel_size(ROWS, depth);
     fetch nothing = fetch_nothing(b);
     for (int m = m0; m < m1; m += ROWS, a += panel_a) {
@@ -380,7 +374,6 @@ void CPU_NAME(cpu_gemm)(backend *b, const gemm_arguments *g)
         part.out += n;
         part.b += (size_t)n * g->b_col;
         part.bias = g->bias ? g->bias + n : NULL;
-        part.gelu = g->gelu ? g->gelu + n : NULL;
         part.up = g->up ? g->up + n : NULL;
         part.norm_b.gain = g->norm_b.mean ? g->norm_b.gain + n : NULL;
         part.norm_b.bias = g->norm_b.mean ? g->norm_b.bias + n : NULL;

@@ -67,14 +67,12 @@ static inline void pack_straight(packed *to, size_t panel, const float *x, size_
     }
 }
 
-static inline void pack_row(packed *to, const float *x, int depth)
+static inline __attribute__((always_inline)) void pack_row(packed *to, const float *x, int depth, const int gelu)
 {
-    int k = 0;
-    for (; k + 2 * LANES <= depth; k += 2 * LANES)
-        _mm512_storeu_si512(to + k / 2, neighbours(vec_load(x + k), vec_load(x + k + LANES)));
-    if (k < depth)
-        _mm512_storeu_si512(to + k / 2,
-                            neighbours(load_first(x + k, depth - k), load_first(x + k + LANES, depth - k - LANES)));
+    for (int k = 0; k < depth; k += 2 * LANES) {
+        vec low = load_first(x + k, depth - k), high = load_first(x + k + LANES, depth - k - LANES);
+        _mm512_storeu_si512(to + k / 2, gelu ? neighbours(gelu_value(low), gelu_value(high)) : neighbours(low, high));
+    }
 }
 
 static inline __attribute__((always_inline)) void multiply_add(vec acc[ROWS][VECTORS], const packed *restrict a,

@@ -82,13 +82,12 @@ static inline void pack_straight(packed *to, size_t panel, const float *x, size_
 }
 
 /* A row that is contiguous in k stays a row: the tile reads single elements. */
-static inline void pack_row(packed *to, const float *x, int depth)
+static inline __attribute__((always_inline)) void pack_row(packed *to, const float *x, int depth, const int gelu)
 {
-    int k = 0;
-    for (; k + LANES <= depth; k += LANES)
-        vec_store(to + k, vec_load(x + k));
-    for (; k < depth; k++)
-        to[k] = x[k];
+    for (int k = 0; k < depth; k += LANES) {
+        vec v = load(x + k, depth - k);
+        store(to + k, depth - k, gelu ? gelu_value(v) : v);
+    }
 }
 
 /* by_rows: a holds rows A_STRIDE apart instead of a panel. A line is fetched

@@ -10,7 +10,7 @@ void CPU_NAME(cpu_matmul_pack)(backend *b, float *packed, tensor w);
 void CPU_NAME(cpu_matmul_forward_packed)(backend *b, tensor out, tensor x, const float *packed, const float *bias);
 void CPU_NAME(cpu_matmul_backward_input)(backend *b, tensor dx, tensor dout, tensor w, int accumulate);
 void CPU_NAME(cpu_matmul_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x);
-void CPU_NAME(cpu_matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w, const float *bias);
+void CPU_NAME(cpu_gelu_matmul_forward)(backend *b, tensor out, tensor up, tensor w, const float *bias);
 void CPU_NAME(cpu_matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
 void CPU_NAME(cpu_matmul_gelu_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor up);
 void CPU_NAME(cpu_matmul_norm_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x,
@@ -31,24 +31,24 @@ static gemm_arguments of_rows(tensor out, tensor x, const float *bias)
                             .bias = bias};
 }
 
-static void forward(backend *b, tensor out, tensor x, tensor w, const float *bias, float *gelu)
+static void forward(backend *b, tensor out, tensor x, tensor w, const float *bias, int gelu)
 {
     gemm_arguments g = of_rows(out, x, bias);
     g.b = w.data;
     g.b_row = 1;
     g.b_col = (size_t)w.cols;
-    g.gelu = gelu;
+    g.gelu_a = gelu;
     CPU_NAME(cpu_gemm)(b, &g);
 }
 
 void CPU_NAME(cpu_matmul_forward)(backend *b, tensor out, tensor x, tensor w, const float *bias)
 {
-    forward(b, out, x, w, bias, NULL);
+    forward(b, out, x, w, bias, 0);
 }
 
-void CPU_NAME(cpu_matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w, const float *bias)
+void CPU_NAME(cpu_gelu_matmul_forward)(backend *b, tensor out, tensor up, tensor w, const float *bias)
 {
-    forward(b, up, x, w, bias, gelu.data);
+    forward(b, out, up, w, bias, 1);
 }
 
 void CPU_NAME(cpu_matmul_pack)(backend *b, float *packed, tensor w)

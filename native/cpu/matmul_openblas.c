@@ -105,7 +105,7 @@ int cpu_matmul_openblas(op_table *table, const backend_limits *limits, const cha
     table->matmul_forward_packed = matmul_forward_packed;
     table->matmul_backward_input = matmul_backward_input;
     table->matmul_backward_weight = matmul_backward_weight;
-    table->matmul_gelu_forward = NULL;
+    table->gelu_matmul_forward = NULL;
     table->matmul_gelu_backward = NULL;
     table->matmul_gelu_backward_weight = NULL;
     table->matmul_norm_backward_weight = NULL;

@@ -22,8 +22,7 @@ DECLARE(attention_decode)
 extern void CPU_NAME(cpu_residual_layernorm_forward)(backend *b, tensor out, tensor norm, float *mean, float *rstd,
                                                      tensor a, tensor x, const float *gain, const float *bias,
                                                      float epsilon, dropout drop);
-extern void CPU_NAME(cpu_matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w,
-                                              const float *bias);
+extern void CPU_NAME(cpu_gelu_matmul_forward)(backend *b, tensor out, tensor up, tensor w, const float *bias);
 extern void CPU_NAME(cpu_matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
 extern void CPU_NAME(cpu_matmul_gelu_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor up);
 extern void CPU_NAME(cpu_matmul_norm_backward_weight)(backend *b, tensor dw, float *dbias, tensor dout, tensor x,
@@ -80,7 +79,7 @@ const op_table CPU_NAME(cpu_ops) = {
     .adamw = CPU_NAME(cpu_adamw),
     .residual_layernorm_forward = CPU_NAME(cpu_residual_layernorm_forward),
     .attention_decode_soon = CPU_NAME(cpu_attention_decode_soon),
-    .matmul_gelu_forward = CPU_NAME(cpu_matmul_gelu_forward),
+    .gelu_matmul_forward = CPU_NAME(cpu_gelu_matmul_forward),
     .matmul_gelu_backward = CPU_NAME(cpu_matmul_gelu_backward),
     .matmul_gelu_backward_weight = CPU_NAME(cpu_matmul_gelu_backward_weight),
     .matmul_norm_backward_weight = CPU_NAME(cpu_matmul_norm_backward_weight),

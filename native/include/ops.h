@@ -235,6 +235,8 @@ typedef struct op_table {
                                        tensor x, const float *gain, const float *bias, float epsilon, dropout drop);
     /* up = matmul_forward of x, gelu = gelu_forward of up. */
     void (*matmul_gelu_forward)(backend *b, tensor gelu, tensor up, tensor x, tensor w, const float *bias);
+    /* matmul_forward of gelu_forward of up, which is not kept. */
+    void (*gelu_matmul_forward)(backend *b, tensor out, tensor up, tensor w, const float *bias);
     /* matmul_backward_input of dout into dup, then gelu_backward with up. */
     void (*matmul_gelu_backward)(backend *b, tensor dup, tensor dout, tensor w, tensor up);
     /* matmul_backward_weight with gelu_forward of up, which is not kept, for x. */

@@ -127,11 +127,11 @@ static void step_ops(student *s, int n, dropout drop)
         project(s, narrow, attention, l, OUTPUT);
         add_and_norm(s, input, norm, s->mean, s->rstd, input, narrow, block_weight(s, l, FFN_NORM_WEIGHT),
                      block_weight(s, l, FFN_NORM_BIAS), dropout_at(drop, l, SITE_PROJECTION));
-        if (s->packed) {
+        if (op->matmul_gelu_forward) {
+            op->matmul_gelu_forward(B(s), gelu, up, norm, weight(s, l, UP), block_weight(s, l, FFN_UP_BIAS));
+        } else {
             project(s, up, norm, l, UP);
             op->gelu_forward(B(s), gelu, up);
-        } else {
-            feed_forward_up(s, gelu, up, norm, weight(s, l, UP), block_weight(s, l, FFN_UP_BIAS));
         }
         if (op->attention_decode_soon)
             op->attention_decode_soon(B(s), n, cache_of(s, (l + 1) % o->layers), decode_length(o), s->shared, s->slots,

@@ -26,7 +26,8 @@ void add_and_norm(student *s, tensor out, tensor norm, float *mean, float *rstd,
     op->layernorm_forward(B(s), norm, mean, rstd, out, gain, bias, epsilon);
 }
 
-void feed_forward_up(student *s, tensor gelu, tensor up, tensor x, tensor weight, const float *bias)
+/* up, and gelu where what follows does not take it from up by itself. */
+static void feed_forward_up(student *s, tensor gelu, tensor up, tensor x, tensor weight, const float *bias)
 {
     const op_table *op = OPS(s);
     if (op->matmul_gelu_forward) {
@@ -34,7 +35,17 @@ void feed_forward_up(student *s, tensor gelu, tensor up, tensor x, tensor weight
         return;
     }
     op->matmul_forward(B(s), up, x, weight, bias);
-    op->gelu_forward(B(s), gelu, up);
+    if (!op->gelu_matmul_forward)
+        op->gelu_forward(B(s), gelu, up);
+}
+
+static void feed_forward_down(student *s, tensor out, tensor gelu, tensor up, tensor weight, const float *bias)
+{
+    const op_table *op = OPS(s);
+    if (op->gelu_matmul_forward)
+        op->gelu_matmul_forward(B(s), out, up, weight, bias);
+    else
+        op->matmul_forward(B(s), out, gelu, weight, bias);
 }
 
 static void feed_forward_down_backward(student *s, tensor dup, tensor dout, tensor weight, tensor up)
@@ -59,12 +70,11 @@ static int activations_again(const student *s)
 static void feed_forward_down_weight(student *s, tensor dw, float *dbias, tensor dout, tensor gelu, tensor up)
 {
     const op_table *op = OPS(s);
-    int again = activations_again(s);
-    if (again && op->matmul_gelu_backward_weight) {
+    if (op->matmul_gelu_backward_weight) {
         op->matmul_gelu_backward_weight(B(s), dw, dbias, dout, up);
         return;
     }
-    if (again)
+    if (activations_again(s))
         op->gelu_forward(B(s), gelu, up);
     op->matmul_backward_weight(B(s), dw, dbias, dout, gelu);
 }
@@ -141,10 +151,10 @@ static void feed_forward_half(student *s, int l)
     for (int first = 0; first < N; first += most) {
         tensor rows = part(s, out, first, most), gelu = activation(s, a->forward_gelu, rows.rows, 4 * C);
         tensor x = pairs ? norm2_forward(s, l, first, most) : activation(s, a->norm2, N, C);
+        tensor up = activation(s, a->forward_up, x.rows, 4 * C);
         narrow = activation(s, s->narrow, rows.rows, C);
-        feed_forward_up(s, gelu, activation(s, a->forward_up, x.rows, 4 * C), x,
-                        matrix(w(s, l, FFN_UP_WEIGHT), 4 * C, C), w(s, l, FFN_UP_BIAS));
-        op->matmul_forward(B(s), narrow, gelu, matrix(w(s, l, FFN_DOWN_WEIGHT), C, 4 * C), w(s, l, FFN_DOWN_BIAS));
+        feed_forward_up(s, gelu, up, x, matrix(w(s, l, FFN_UP_WEIGHT), 4 * C, C), w(s, l, FFN_UP_BIAS));
+        feed_forward_down(s, narrow, gelu, up, matrix(w(s, l, FFN_DOWN_WEIGHT), C, 4 * C), w(s, l, FFN_DOWN_BIAS));
         if (pairs)
             op->residual_forward(B(s), rows, part(s, a->middle, first, most), narrow, dropout_of_part(s, l, first));
     }

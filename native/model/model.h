@@ -110,8 +110,6 @@ void trunk_backward(student *s);
 /* out = a + dropout(x), norm = layer norm of out. */
 void add_and_norm(student *s, tensor out, tensor norm, float *mean, float *rstd, tensor a, tensor x, const float *gain,
                   const float *bias, dropout drop);
-/* up = x weight^T + bias, gelu of it. */
-void feed_forward_up(student *s, tensor gelu, tensor up, tensor x, tensor weight, const float *bias);
 /* decode.c: positions of a row of s->cache, bytes of a layer of it; floats of s->packed. */
 int decode_length(const student_options *o);
 size_t cache_bytes(const student_options *o);
