@@ -274,6 +274,8 @@ void CPU_NAME(cpu_attention_decode)(backend *b, tensor out, tensor qkv, tensor c
              .positions = positions,
              .heads = heads,
              .drop = drop};
+    for (int worker = 0; worker < thread_pool_size(cpu(b)->pool); worker++)
+        cpu(b)->later[worker].next = cpu(b)->later[worker].count = 0; /* what is left is read now */
     if (!all_differ(&j)) {
         thread_pool_run(cpu(b)->pool, heads, store_task, &j);
         j.stored = 1;

@@ -59,8 +59,6 @@ typedef struct fetch_list {
 
 static inline void fetch_later(fetch_list *l, fetch f)
 {
-    if (l->next == l->count)
-        l->next = l->count = 0;
     if (l->count < FETCH_ITEMS)
         l->items[l->count++] = f;
 }
