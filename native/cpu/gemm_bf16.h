@@ -53,7 +53,7 @@ static inline void pack_straight(packed *to, size_t panel, const float *x, size_
                 __builtin_prefetch(from + PACK_AHEAD * col);
                 __builtin_prefetch(from + (PACK_AHEAD + 1) * col);
                 vec low = load_first(from, there), high = both ? load_first(from + col, there) : vec_set(0);
-                if (norm) {
+                if (norm && there > 0) {
                     low = norm_value(low, norm, 2 * pair, (size_t)(first + i), there);
                     high = both ? norm_value(high, norm, 2 * pair + 1, (size_t)(first + i), there) : high;
                 }

@@ -70,7 +70,7 @@ static inline void pack_straight(packed *to, size_t panel, const float *x, size_
                 vec v = there >= LANES ? vec_load(from) : there > 0 ? vec_load_part(from, there, 0) : vec_set(0);
                 if (gelu)
                     v = gelu_value(v);
-                if (norm)
+                if (norm && there > 0)
                     v = norm_value(v, norm, k, (size_t)(first + i), there);
                 /* Past a narrow row lies the next one, which is written later. */
                 if (left >= LANES || k + 1 < depth)
