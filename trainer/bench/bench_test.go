@@ -101,7 +101,7 @@ func TestStages(t *testing.T) {
 			t.Errorf("the ops of %s are %g %% of it", task.name, shares[task.name])
 		}
 	}
-	for _, name := range []string{"train_matmul_backward_weight_16x48", "train_adamw", "generate_attention_decode", "ppo_logprob_forward", "ppo_between_ops"} {
+	for _, name := range []string{"train_matmul_norm_backward_weight_16x48", "train_adamw", "generate_attention_decode", "ppo_logprob_forward", "ppo_between_ops"} {
 		if !names[name] {
 			t.Errorf("no result %s", name)
 		}
