@@ -21,11 +21,6 @@ static inline float *take(float **scratch, size_t floats)
 
 static inline operand *take_operands(float **scratch, size_t count) { return (operand *)take(scratch, count); }
 
-static inline float *scratch_of(backend *b, int worker)
-{
-    return cpu(b)->scratch + (size_t)worker * cpu(b)->scratch_size;
-}
-
 static inline float highest(const float *x, int count)
 {
     vec max = vec_set(-INFINITY);

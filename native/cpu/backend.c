@@ -29,11 +29,12 @@ size_t cpu_scratch_floats(const backend_limits *limits)
      * at most 12 rows of scores, one of 6 pairs; q and dout of a block, by rows and
      * by pairs; dropout factors. */
     size_t attention = T * (6 * D + 2 * 12 + 6 + 1) + 36 * D + 1024;
-    size_t layernorm = 2 * LAYERNORM_PARTS * (size_t)limits->stream,
-           most = attention > layernorm ? attention : layernorm;
+    size_t layernorm = 2 * LAYERNORM_PARTS * (size_t)limits->stream;
     size_t draw = (size_t)limits->vocabulary / 4 + 1; /* sums of the narrowest vectors */
-    most = most > draw ? most : draw;
-    return most > LEAST_SCRATCH ? most : LEAST_SCRATCH;
+    size_t needs[] = {attention, layernorm, draw}, most = LEAST_SCRATCH;
+    for (int i = 0; i < 3; i++)
+        most = needs[i] > most ? needs[i] : most;
+    return most;
 }
 
 size_t backend_cpu_workspace(const backend_limits *limits)

@@ -19,6 +19,11 @@ typedef struct cpu_state {
 
 static inline cpu_state *cpu(backend *b) { return b->state; }
 
+static inline float *scratch_of(backend *b, int worker)
+{
+    return cpu(b)->scratch + (size_t)worker * cpu(b)->scratch_size;
+}
+
 /* The share of worker-independent task `task` of `tasks` in 0..count, in
  * multiples of `grain`. */
 static inline void cpu_share(size_t count, size_t grain, int task, int tasks, size_t *begin, size_t *end)

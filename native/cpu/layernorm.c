@@ -40,9 +40,8 @@ static void forward_row(const job *j, int n)
     }
     float rstd = 1 / sqrtf(vec_sum(squares) / (float)C + j->epsilon);
     row_norm norm = {&mean, &rstd, j->gain, j->bias};
-    for (int c = 0; c < C; c += LANES) {
+    for (int c = 0; c < C; c += LANES)
         store(out + c, C - c, norm_value(load(x + c, C - c), &norm, 0, (size_t)c, C - c));
-    }
     j->mean[n] = mean;
     j->rstd[n] = rstd;
 }

@@ -132,9 +132,8 @@ static void sample_task(void *argument, int n, int worker)
     if (o.temperature == 0 || o.top_k > 0 || o.top_p < 1)
         ref_sample(j->b, j->tokens + n, row, j->stories + n, j->positions + n, o);
     else
-        j->tokens[n] =
-            draw(row.data, row.cols, o.temperature, philox_uniform(o.seed, j->stories[n], (uint32_t)j->positions[n]),
-                 cpu(j->b)->scratch + (size_t)worker * cpu(j->b)->scratch_size);
+        j->tokens[n] = draw(row.data, row.cols, o.temperature,
+                            philox_uniform(o.seed, j->stories[n], (uint32_t)j->positions[n]), scratch_of(j->b, worker));
 }
 
 void CPU_NAME(cpu_sample)(backend *b, int32_t *tokens, tensor logits, const uint64_t *stories, const int32_t *positions,

@@ -23,11 +23,11 @@ static double fused_bound(const backend *b, size_t elements)
     return gate;
 }
 
-/* Where sums are few, one may cancel, and what is left of it has no digits: not
- * of values of one sign. */
-static float *may_cancel(float *x, size_t n, int N, int O)
+/* Of few sums one may cancel, and what is left of it has no digits: not of values
+ * of one sign. */
+static float *of_one_sign(float *x, size_t n, int sums)
 {
-    for (size_t i = 0; i < n && (O == 1 || N * O < 64); i++)
+    for (size_t i = 0; i < n && sums < 64; i++)
         x[i] = fabsf(x[i]);
     return x;
 }
@@ -68,8 +68,8 @@ static void backward(backend *b, backend *r, const char *shape, const float *x, 
                      int N, int I, int O)
 {
     size_t ni = (size_t)N * (size_t)I, no = (size_t)N * (size_t)O, oi = (size_t)O * (size_t)I;
-    float *dout = may_cancel(activations(b, no, 1), no, N, O), *dx = may_cancel(activations(b, ni, 1), ni, N, O);
-    float *dw = may_cancel(filled(oi, 1), oi, N, O);
+    float *dout = of_one_sign(activations(b, no, 1), no, O == 1 ? O : N * O);
+    float *dx = of_one_sign(activations(b, ni, 1), ni, N * O), *dw = of_one_sign(filled(oi, 1), oi, N * O);
     /* The slope of the value head comes as fp32. */
     int type = O == 1 ? TENSOR_F32 : b->ops->activations;
     tensor dx_got = rows_on(b, dx, N, I), dx_want = rows_on(r, dx, N, I);
@@ -112,8 +112,8 @@ void test_matmul(backend *b, backend *r, int N, int I, int O)
     char shape[64];
     snprintf(shape, sizeof shape, "N%d I%d O%d", N, I, O);
     size_t ni = (size_t)N * (size_t)I, oi = (size_t)O * (size_t)I;
-    float *x = may_cancel(activations(b, ni, 1), ni, N, O), *w = may_cancel(activations(b, oi, 1), oi, N, O);
-    float *bias = may_cancel(filled((size_t)O, 1), (size_t)O, N, O);
+    float *x = of_one_sign(activations(b, ni, 1), ni, N * O), *w = of_one_sign(activations(b, oi, 1), oi, N * O);
+    float *bias = of_one_sign(filled((size_t)O, 1), (size_t)O, N * O);
     if (b->ops->weights_changed && b->ops->matmul_forward)
         changed_weights(b, r, shape, x, w, N, I, O);
     for (int with_bias = 0; with_bias < 2; with_bias++) {
@@ -166,8 +166,8 @@ void test_fused(backend *b, backend *r, int N, int I, int O)
     char shape[64];
     snprintf(shape, sizeof shape, "N%d I%d O%d", N, I, O);
     size_t ni = (size_t)N * (size_t)I, no = (size_t)N * (size_t)O, oi = (size_t)O * (size_t)I;
-    float *x = may_cancel(activations(b, ni, 1), ni, N, O), *w = may_cancel(activations(b, oi, 1), oi, N, O);
-    float *bias = may_cancel(filled((size_t)O, 1), (size_t)O, N, O);
+    float *x = of_one_sign(activations(b, ni, 1), ni, N * O), *w = of_one_sign(activations(b, oi, 1), oi, N * O);
+    float *bias = of_one_sign(filled((size_t)O, 1), (size_t)O, N * O);
     if (b->ops->matmul_gelu_forward) {
         tensor up = rows_on(b, filled(no, 9), N, O), gelu = rows_on(b, filled(no, 9), N, O);
         tensor up_want = rows_on(r, filled(no, 9), N, O), gelu_want = rows_on(r, filled(no, 9), N, O);
