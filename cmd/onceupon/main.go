@@ -90,6 +90,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ExitErrHandler:        func(*cli.Context, error) {}, // exit codes are program's
 		Commands: []*cli.Command{
 			runCommand(), pretrainCommand(), interactCommand(), generateCommand(), judgeCommand(), tokenizerCommand(), verifyCommand(), doctorCommand(),
+			equivalenceCommand(), reportCommand(),
 			inspectCommand(), exportCommand(), importCommand(), teacherCommand(), benchCommand(),
 		},
 		Action: func(c *cli.Context) error {
@@ -110,7 +111,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 // urfave/cli ends the flags at the first argument: `import DIR --out R` and
 // `import --out R DIR` are the same.
 func pathLast(args []string) []string {
-	place := map[string]int{"verify": 3, "teacher": 3, "import": 2, "inspect": 2}
+	place := map[string]int{"verify": 3, "teacher": 3, "import": 2, "inspect": 2, "report": 2}
 	if len(args) < 2 {
 		return args
 	}

@@ -118,7 +118,7 @@ func experiment(c *cli.Context, k config.Config, student string) error {
 	}
 	result.Command = c.Command.Name
 	page := filepath.Join(o.Folder, "report.html")
-	if err := report.Write(o.Folder, page); err != nil {
+	if _, err := report.Write(o.Folder, page); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
 	tell(o.Reporter, result, page)

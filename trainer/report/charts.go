@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"html/template"
 	"image/color"
+	"math"
 	"slices"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
 
+	"onceupon/trainer/fault"
 	"onceupon/trainer/metrics"
 )
 
@@ -89,6 +91,9 @@ func charts(c contents) ([]chart, error) {
 	return all, nil
 }
 
+// drawable is far beyond what float32 students yield.
+const drawable = 1e100
+
 func draws(x, y string, curves []curve) (template.HTML, error) {
 	p := plot.New()
 	p.X.Label.Text, p.Y.Label.Text = x, y
@@ -96,6 +101,12 @@ func draws(x, y string, curves []curve) (template.HTML, error) {
 	p.Add(plotter.NewGrid())
 	p.Legend.Top = true
 	for i, c := range curves {
+		for k, point := range c.points {
+			// gonum looks for ticks forever when the range of an axis overflows.
+			if math.Abs(point.Y) > drawable || c.half != nil && math.Abs(c.half[k]) > drawable {
+				return "", fault.New(fault.Damaged, "log.jsonl: %s of %g at %s %g: no run measures that", c.name, point.Y, x, point.X)
+			}
+		}
 		line, err := plotter.NewLine(c.points)
 		if err != nil {
 			return "", err

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"html/template"
 	"os"
 	"path/filepath"
@@ -46,14 +47,15 @@ type chart struct {
 	SVG   template.HTML
 }
 
-// Write builds the page of a run folder.
-func Write(folder, path string) error {
+// Write builds the page of a run folder, beside and renamed, and says whether
+// the run has ended. Nothing else in the folder is touched.
+func Write(folder, path string) (finished bool, err error) {
 	c, err := read(folder)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if c.Charts, err = charts(c); err != nil {
-		return err
+		return false, err
 	}
 	if r := c.Result; r != nil {
 		c.Repeats = r.Distinct2After < Repetitive*r.Distinct2Before
@@ -61,13 +63,40 @@ func Write(folder, path string) error {
 	}
 	t, err := template.New("page").Parse(page)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var out bytes.Buffer
 	if err := t.Execute(&out, c); err != nil {
-		return err
+		return false, err
 	}
-	return os.WriteFile(path, out.Bytes(), 0o644)
+	defer os.Remove(path + ".part")
+	if err := os.WriteFile(path+".part", out.Bytes(), 0o644); err != nil {
+		return false, err
+	}
+	return c.Result != nil, os.Rename(path+".part", path)
+}
+
+// WordsRead are those of the pretraining so far.
+func (c contents) WordsRead() int64 {
+	if len(c.Pretrain) == 0 {
+		return 0
+	}
+	return c.Pretrain[len(c.Pretrain)-1].Words
+}
+
+// wholeLines splits like bufio.ScanLines, but drops what a crash, or a run that
+// is writing just now, left of a last line; a resume cuts it off, too.
+func wholeLines(data []byte, atEOF bool) (advance int, line []byte, err error) {
+	if i := bytes.IndexByte(data, '\n'); i >= 0 {
+		return i + 1, data[:i], nil
+	}
+	if !atEOF {
+		return 0, nil, nil
+	}
+	if json.Valid(data) {
+		line = data
+	}
+	return len(data), line, nil
 }
 
 // read collects the events of log.jsonl; a resumed run's log has each once.
@@ -76,11 +105,12 @@ func read(folder string) (contents, error) {
 	name := filepath.Join(folder, "log.jsonl")
 	f, err := os.Open(name)
 	if err != nil {
-		return c, err
+		return c, fault.New(fault.Capability, "%w: give the folder of a run", err)
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<24)
+	lines.Split(wholeLines)
 	for n := 1; lines.Scan(); n++ {
 		var kind struct {
 			Event string `json:"event"`
@@ -107,13 +137,18 @@ func read(folder string) (contents, error) {
 			c.Pairs = p.Pairs
 		}
 		if err != nil {
-			return c, fault.New(fault.Damaged, "%s: line %d: %w", name, n, err)
+			return c, fault.New(fault.Damaged, "%s: line %d: %w", name, n, fault.Brief(err))
 		}
 	}
-	if err := lines.Err(); err != nil {
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return c, fault.New(fault.Damaged, "%s: a line of more than %d bytes: not the log of a run", name, 1<<24)
+	} else if err != nil {
 		return c, err
 	}
 	text, err := os.ReadFile(filepath.Join(folder, "config.toml"))
+	if err != nil {
+		return c, fault.New(fault.Capability, "%w: give the folder of a run", err)
+	}
 	c.Config = string(text)
-	return c, err
+	return c, nil
 }

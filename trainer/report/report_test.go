@@ -26,8 +26,8 @@ func TestWrite(t *testing.T) {
 		writeRun(t, dir, config.Default(), metrics.PretrainEvent{Event: "pretrain", Words: 100, Loss: 5}, metrics.PretrainEvent{Event: "pretrain", Words: 200, Loss: 4},
 			batch(1), batch(2), metrics.EvaluationEvent{Event: "evaluation", Set: "before", Judge: "teacher", N: 96, Score: 4.25},
 			map[string]any{"event": "pairs", "pairs": []pair{{"held-out", "<script>a fox</script>", "a hen"}}}, r)
-		if err := Write(dir, page); err != nil {
-			t.Fatal(err)
+		if finished, err := Write(dir, page); err != nil || !finished {
+			t.Fatal(finished, err)
 		}
 		text, err := os.ReadFile(page)
 		if err != nil {
@@ -53,10 +53,71 @@ func TestWrite(t *testing.T) {
 			t.Errorf("the page does not warn: %q", want)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "log.jsonl"), []byte("{\"event\":\"batch\",\n"), 0o644); err != nil {
+	if again := write(result); again != text {
+		t.Error("the same log gives another page")
+	}
+}
+
+// A run that was killed while it wrote a line is unfinished, not damaged; a
+// line that is damaged is told with its number.
+func TestUnfinished(t *testing.T) {
+	dir := t.TempDir()
+	page, log := filepath.Join(dir, "report.html"), filepath.Join(dir, "log.jsonl")
+	writeRun(t, dir, config.Default(), metrics.PretrainEvent{Event: "pretrain", Words: 1234, Loss: 5}, metrics.BatchEvent{Event: "batch", Batch: 1})
+	whole, err := os.ReadFile(log)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(dir, page); fault.Code(err) != int(fault.Damaged) {
-		t.Errorf("a damaged log: %v", err)
+	write := func(text string) (string, error) {
+		t.Helper()
+		if err := os.WriteFile(log, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		finished, err := Write(dir, page)
+		if finished {
+			t.Errorf("%.40q: finished", text)
+		}
+		html, readErr := os.ReadFile(page)
+		if readErr != nil {
+			t.Fatal(readErr)
+		}
+		return string(html), err
+	}
+	for _, torn := range []string{"", "{", `{"event":"batch","ba`} {
+		html, err := write(string(whole) + torn)
+		if err != nil || !strings.Contains(html, "unfinished: 1234 words of pretraining read, 1 batches of interaction done") {
+			t.Errorf("torn at %q: %v", torn, err)
+		}
+	}
+	before, _ := write(string(whole))
+	for text, want := range map[string]string{
+		string(whole) + "{\"event\":\"batch\",\n":         "log.jsonl: line 3: unexpected end",
+		"{\"event\":\"batch\",\"batch\":\"x\"}\n":         "log.jsonl: line 1: json: cannot unmarshal",
+		`{"event":"batch","batch":1,"marks":[1e308,0,0]}`: "log.jsonl: readability of 1e+308 at batch 1",
+		strings.Repeat("x", 1<<24+1):                      "log.jsonl: a line of more than 16777216 bytes",
+	} {
+		html, err := write(text)
+		if fault.Code(err) != int(fault.Damaged) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40q: %v", text, err)
+		}
+		if html != before {
+			t.Error("a damaged log changed the page")
+		}
+	}
+	for _, name := range []string{"config.toml", "log.jsonl"} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		if name == "config.toml" {
+			_, err = write(string(whole))
+		} else {
+			_, err = Write(dir, page)
+		}
+		if fault.Code(err) != int(fault.Capability) || !strings.Contains(err.Error(), name) {
+			t.Errorf("without %s: %v", name, err)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*.part")); left != nil {
+		t.Errorf("left %q", left)
 	}
 }

@@ -76,9 +76,8 @@ func (f *Folder) acquire() error {
 		return fmt.Errorf("run folder: %w: choose another --run", err)
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		holder, _ := io.ReadAll(io.LimitReader(lock, 32))
-		lock.Close()
-		return fmt.Errorf("run folder %s is in use by process %s: wait for it or choose another --run", f.Path, strings.TrimSpace(string(holder)))
+		defer lock.Close()
+		return fmt.Errorf("%w: wait for it or choose another --run", inUse(f.Path, lock))
 	}
 	f.lock = lock
 	if err := lock.Truncate(0); err != nil {
@@ -86,6 +85,28 @@ func (f *Folder) acquire() error {
 	}
 	_, err = lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
 	return err
+}
+
+func inUse(path string, lock *os.File) error {
+	holder, _ := io.ReadAll(io.LimitReader(lock, 32))
+	return fmt.Errorf("run folder %s is in use by process %s", path, strings.TrimSpace(string(holder)))
+}
+
+// Idle is an error naming the process that works in a folder, if one does. It
+// writes nothing, so a folder that may only be read can be asked.
+func Idle(path string) error {
+	lock, err := os.Open(filepath.Join(path, "lock"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		return inUse(path, lock)
+	}
+	return nil
 }
 
 func (f *Folder) configure(c config.Config) error {
