@@ -65,7 +65,7 @@ func spread(ci *equivalence.Interval) string {
 	}
 	end := func(words *int64) string {
 		if words == nil {
-			return "beyond the curve"
+			return "open"
 		}
 		return fmt.Sprint(*words)
 	}
