@@ -89,20 +89,12 @@ func generate(c *cli.Context) error {
 	case !(r.TopP > 0 && r.TopP <= 1):
 		return fault.New(fault.Usage, "generate: --top-p %g must be above 0 and at most 1", r.TopP)
 	}
-	if k.Run.Kernels == student.Measure {
-		return fault.New(fault.Usage, "run.kernels = %s: only a run folder keeps what is measured: name a variant, such as matmul=mma", k.Run.Kernels)
-	}
 	wave := min(n, 64)
-	m, err := student.New(student.Config{Layers: h.Layers, Heads: h.Heads, Width: h.Width, Context: h.Context, Vocab: h.Vocab, LayerNormEpsilon: float32(h.LayerNormEpsilon)},
-		student.Options{Backend: k.Run.Backend, ISA: k.Run.ISA, Kernels: k.Run.Kernels, Precision: k.Run.Precision, Threads: run.Threads(k), MaxTokens: max(wave, 1), MaxStories: wave, DecodeStories: wave,
-			DecodeLength: min(len(ids)+max(room, 1), h.Context)})
+	m, err := loadStudent(k, path, h, student.Options{MaxTokens: max(wave, 1), MaxStories: wave, DecodeStories: wave, DecodeLength: min(len(ids)+max(room, 1), h.Context)})
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	if err := checkpoint.LoadWeights(path, m); err != nil {
-		return err
-	}
 	teller := rollout.Teller{Model: m, Tokenizer: tokens, Generation: student.Generation{MaxNewTokens: room,
 		Temperature: float32(k.Rollout.Temperature), TopK: k.Rollout.TopK, TopP: float32(k.Rollout.TopP), EndToken: tokens.EOS(), Seed: k.Run.Seed}}
 	numbers := make([]uint64, n)
@@ -121,6 +113,24 @@ func generate(c *cli.Context) error {
 		}
 	}
 	return reporter(c).Emit(map[string]any{"event": "result", "command": "generate", "student": path, "stories": told})
+}
+
+// loadStudent loads a student of shape h with the room that is asked for, on
+// what the configuration says.
+func loadStudent(k config.Config, path string, h config.Student, room student.Options) (*student.Model, error) {
+	if k.Run.Kernels == student.Measure {
+		return nil, fault.New(fault.Usage, "run.kernels = %s: only a run folder keeps what is measured: name a variant, such as matmul=mma", k.Run.Kernels)
+	}
+	room.Backend, room.ISA, room.Kernels, room.Precision, room.Threads = k.Run.Backend, k.Run.ISA, k.Run.Kernels, k.Run.Precision, run.Threads(k)
+	m, err := student.New(student.Config{Layers: h.Layers, Heads: h.Heads, Width: h.Width, Context: h.Context, Vocab: h.Vocab, LayerNormEpsilon: float32(h.LayerNormEpsilon)}, room)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkpoint.LoadWeights(path, m); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
 }
 
 // telling is how stories are told: as flags say, else as in the run, else as

@@ -90,7 +90,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ExitErrHandler:        func(*cli.Context, error) {}, // exit codes are program's
 		Commands: []*cli.Command{
 			runCommand(), pretrainCommand(), interactCommand(), generateCommand(), judgeCommand(), tokenizerCommand(), verifyCommand(), doctorCommand(),
-			equivalenceCommand(), reportCommand(),
+			evaluateCommand(), equivalenceCommand(), reportCommand(),
 			inspectCommand(), exportCommand(), importCommand(), teacherCommand(), benchCommand(),
 		},
 		Action: func(c *cli.Context) error {

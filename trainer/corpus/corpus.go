@@ -7,6 +7,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"iter"
@@ -53,9 +54,9 @@ func Open(ctx context.Context, path string) (*Corpus, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		text, err := read(p)
+		text, err := Read(p)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("corpus %w", err)
 		}
 		for _, d := range split(stripGutenberg(text)) {
 			c.words += CountWords(d)
@@ -82,8 +83,9 @@ func textFiles(dir string) ([]string, error) {
 	return paths, err
 }
 
-// read returns the text of a file, decompressed and checked.
-func read(path string) (string, error) {
+// Read returns the text of a file, decompressed (.zst, .gz) and checked: it is
+// neither empty nor binary, and UTF-8.
+func Read(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
@@ -100,19 +102,19 @@ func read(path string) (string, error) {
 		r = z
 	case ".gz":
 		if r, err = gzip.NewReader(f); err != nil {
-			return "", fault.New(fault.Damaged, "corpus %s: is not a gzip file: %w", path, err)
+			return "", fault.New(fault.Damaged, "%s: is not a gzip file: %w", path, err)
 		}
 	}
 	text, err := io.ReadAll(r)
 	if err != nil {
-		return "", fault.New(fault.Damaged, "corpus %s: damaged after %d bytes of text: %w", path, len(text), err)
+		return "", fault.New(fault.Damaged, "%s: damaged after %d bytes of text: %w", path, len(text), err)
 	}
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	if len(bytes.TrimSpace(text)) == 0 {
-		return "", fault.New(fault.Usage, "corpus %s: is empty", path)
+		return "", fault.New(fault.Usage, "%s: is empty", path)
 	}
 	if i := bytes.IndexByte(text, 0); i >= 0 {
-		return "", fault.New(fault.Usage, "corpus %s: is binary (zero byte at %d): give a text file", path, i)
+		return "", fault.New(fault.Usage, "%s: is binary (zero byte at %d): give a text file", path, i)
 	}
 	if !utf8.Valid(text) {
 		at := 0
@@ -123,7 +125,7 @@ func read(path string) (string, error) {
 			}
 			at += n
 		}
-		return "", fault.New(fault.Usage, "corpus %s: is not UTF-8 (byte %d): convert it with iconv", path, at)
+		return "", fault.New(fault.Usage, "%s: is not UTF-8 (byte %d): convert it with iconv", path, at)
 	}
 	return strings.ReplaceAll(string(text), "\r\n", "\n"), nil
 }

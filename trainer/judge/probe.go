@@ -4,9 +4,9 @@ import (
 	"context"
 	"math"
 	"slices"
-	"sort"
 
 	"onceupon/trainer/fault"
+	"onceupon/trainer/metrics"
 )
 
 // Kind is one row of the probe's table: stories damaged in one way.
@@ -67,7 +67,11 @@ func Probe(ctx context.Context, t Teacher, wellMade []string, n int, seed uint64
 			progress(i+1, len(damages))
 		}
 	}
-	result.RankCorrelation = spearman(result.Kinds)
+	person, teacher := make([]float64, len(result.Kinds)), make([]float64, len(result.Kinds))
+	for i, k := range result.Kinds {
+		person[i], teacher[i] = -k.rank, k.Mean
+	}
+	result.RankCorrelation = metrics.Spearman(person, teacher)
 	well := result.Kinds[0]
 	result.Passed = result.RankCorrelation >= minRankCorrelation
 	for _, k := range result.Kinds {
@@ -77,47 +81,4 @@ func Probe(ctx context.Context, t Teacher, wellMade []string, n int, seed uint64
 		}
 	}
 	return result, nil
-}
-
-// spearman is Pearson's correlation of ranks; ties share their mean rank.
-func spearman(kinds []Kind) float64 {
-	person, teacher := make([]float64, len(kinds)), make([]float64, len(kinds))
-	for i, k := range kinds {
-		person[i], teacher[i] = -k.rank, k.Mean
-	}
-	a, b := ranks(person), ranks(teacher)
-	n := float64(len(a))
-	var sa, sb, saa, sbb, sab float64
-	for i := range a {
-		sa += a[i]
-		sb += b[i]
-		saa += a[i] * a[i]
-		sbb += b[i] * b[i]
-		sab += a[i] * b[i]
-	}
-	denominator := math.Sqrt((n*saa - sa*sa) * (n*sbb - sb*sb))
-	if denominator == 0 {
-		return 0 // a teacher that says the same of everything orders nothing
-	}
-	return (n*sab - sa*sb) / denominator
-}
-
-func ranks(x []float64) []float64 {
-	order := make([]int, len(x))
-	for i := range order {
-		order[i] = i
-	}
-	sort.SliceStable(order, func(i, j int) bool { return x[order[i]] < x[order[j]] })
-	out := make([]float64, len(x))
-	for i := 0; i < len(order); {
-		end := i
-		for end < len(order) && x[order[end]] == x[order[i]] {
-			end++
-		}
-		for k := i; k < end; k++ {
-			out[order[k]] = float64(i+end-1) / 2
-		}
-		i = end
-	}
-	return out
 }

@@ -28,3 +28,13 @@ func TestDistinct(t *testing.T) {
 		t.Errorf("distinct %v", d)
 	}
 }
+
+func TestSpearman(t *testing.T) {
+	// Ranks 0 1.5 1.5 3 and 0 1 3 2: covariance 3, variances 4.5 and 5.
+	if got := Spearman([]float64{1, 2, 2, 3}, []float64{10, 20, 40, 30}); math.Abs(got-3/math.Sqrt(22.5)) > 1e-12 {
+		t.Errorf("rho %v", got)
+	}
+	if got := Spearman([]float64{1, 2, 3}, []float64{5, 5, 5}); got != 0 {
+		t.Errorf("rho %v of what orders nothing", got)
+	}
+}

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"math"
+	"sort"
 	"strings"
 )
 
@@ -62,4 +63,44 @@ func Distinct(texts []string) (d [3]float64) {
 		}
 	}
 	return d
+}
+
+// Spearman is Pearson's correlation of ranks; ties share their mean rank. It is
+// 0 where one side is the same everywhere, which orders nothing.
+func Spearman(x, y []float64) float64 {
+	a, b := ranks(x), ranks(y)
+	n := float64(len(a))
+	var sa, sb, saa, sbb, sab float64
+	for i := range a {
+		sa += a[i]
+		sb += b[i]
+		saa += a[i] * a[i]
+		sbb += b[i] * b[i]
+		sab += a[i] * b[i]
+	}
+	denominator := math.Sqrt((n*saa - sa*sa) * (n*sbb - sb*sb))
+	if denominator == 0 {
+		return 0
+	}
+	return (n*sab - sa*sb) / denominator
+}
+
+func ranks(x []float64) []float64 {
+	order := make([]int, len(x))
+	for i := range order {
+		order[i] = i
+	}
+	sort.SliceStable(order, func(i, j int) bool { return x[order[i]] < x[order[j]] })
+	out := make([]float64, len(x))
+	for i := 0; i < len(order); {
+		end := i
+		for end < len(order) && x[order[end]] == x[order[i]] {
+			end++
+		}
+		for k := i; k < end; k++ {
+			out[order[k]] = float64(i+end-1) / 2
+		}
+		i = end
+	}
+	return out
 }
