@@ -11,6 +11,7 @@
 #define VECTORS 2
 #define COLS (VECTORS * LANES)
 #define DEPTH (2 * GEMM_DEPTH)
+#define LINE_STEPS 1
 #define A_STRIDE (DEPTH / 2 + 16) /* as in gemm_fp32.h */
 typedef uint32_t packed;
 

@@ -4,14 +4,19 @@
 
 #if LANES == 16
 #define ROWS 14
+#define DEPTH GEMM_DEPTH
+#define LINE_STEPS 1
 #elif LANES == 8
 #define ROWS 6
+#define DEPTH 256 /* a panel of b and the rows of a tile fit the first cache together */
+#define LINE_STEPS 4
 #else
 #define ROWS 4
+#define DEPTH GEMM_DEPTH
+#define LINE_STEPS 4
 #endif
 #define VECTORS 2
 #define COLS (VECTORS * LANES)
-#define DEPTH GEMM_DEPTH
 #define A_STRIDE                                                                                                       \
     (DEPTH + 16) /* of packed rows; no multiple of the cache's way, so that rows do not evict each other               \
                   */
@@ -90,27 +95,39 @@ static inline __attribute__((always_inline)) void pack_row(packed *to, const flo
     }
 }
 
+static inline __attribute__((always_inline)) void multiply_step(vec acc[ROWS][VECTORS], const packed *restrict a,
+                                                                const packed *restrict b, const int rows,
+                                                                const int by_rows)
+{
+    vec b0 = vec_load(b), b1 = vec_load(b + LANES);
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++) {
+        vec x = vec_set(a[by_rows ? r * A_STRIDE : r]);
+        acc[r][0] = vec_fma(x, b0, acc[r][0]);
+        acc[r][1] = vec_fma(x, b1, acc[r][1]);
+    }
+}
+
 /* by_rows: a holds rows A_STRIDE apart instead of a panel. A line is fetched
- * at every step of the depth. */
+ * every LINE_STEPS steps of the depth: a step of narrow vectors is too short to
+ * fetch beside it, and memory would be asked for a panel all at once. */
 static inline __attribute__((always_inline)) void multiply_add(vec acc[ROWS][VECTORS], const packed *restrict a,
                                                                const packed *restrict b, int depth, const int rows,
                                                                const int by_rows, fetch *ahead, fetch *later)
 {
     fetch f = *ahead, slow = later ? *later : f;
-    for (int k = 0; k < depth; k++) {
+    const int next = by_rows ? 1 : ROWS;
+    int k = 0;
+    for (; k + LINE_STEPS <= depth; k += LINE_STEPS) {
         fetch_line(&f, 0);
         if (later)
             fetch_line(&slow, 1);
-        vec b0 = vec_load(b), b1 = vec_load(b + LANES);
-#pragma GCC unroll 16
-        for (int r = 0; r < rows; r++) {
-            vec x = vec_set(a[by_rows ? r * A_STRIDE : r]);
-            acc[r][0] = vec_fma(x, b0, acc[r][0]);
-            acc[r][1] = vec_fma(x, b1, acc[r][1]);
-        }
-        a += by_rows ? 1 : ROWS;
-        b += COLS;
+#pragma GCC unroll 4
+        for (int step = 0; step < LINE_STEPS; step++, a += next, b += COLS)
+            multiply_step(acc, a, b, rows, by_rows);
     }
+    for (; k < depth; k++, a += next, b += COLS)
+        multiply_step(acc, a, b, rows, by_rows);
     *ahead = f;
     if (later)
         *later = slow;

@@ -22,7 +22,7 @@ static inline __attribute__((always_inline)) void tile(float *out, size_t out_ro
         strip(acc, a + (size_t)k * (by_rows ? 1 : ROWS), b + (size_t)k * COLS, left - k < STRIP ? left - k : STRIP,
               rows, by_rows, soon->rows > 0 ? soon : ahead, later);
 #else
-    int k = fetch_count(soon, left);
+    int k = fetch_count(soon, left / LINE_STEPS) * LINE_STEPS;
     multiply_add(acc, a, b, k, rows, by_rows, soon, later);
     multiply_add(acc, a + (size_t)k * (by_rows ? 1 : ROWS), b + (size_t)k * COLS, left - k, rows, by_rows, ahead,
                  later);
