@@ -108,7 +108,7 @@ test-native: check-tools $(VENV)/stamp
 # it on: so Go must not preempt by signals there.
 runtime = $(shell cc -print-file-name=lib$(1).so)
 EMULATED_GO = ONCEUPON_CUDA_EMULATED=$(CURDIR)/build/$(1)/native/emulation/libstudent_cuda_emulated.so \
-  go test -count 1 -p 1 $(2) ./trainer/trace ./cmd/onceupon
+  go test -count 1 -p 1 $(2) ./bindings/student ./trainer/trace ./cmd/onceupon
 test-emulation: build recorded
 	cmake -S . -B build/emulation -DCMAKE_BUILD_TYPE=Release -DONCEUPON_CUDA=OFF -DONCEUPON_EMULATION=ON
 	for kind in emulation asan tsan; do \

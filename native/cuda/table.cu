@@ -8,6 +8,17 @@ extern "C" {
 #include "cuda_library.h"
 }
 
+/* A thread of the host has a current device of its own, the first one until it
+ * names another, and calls come from any thread: each op names its backend's. */
+template <auto OP> struct on_device;
+template <class R, class... A, R (*OP)(backend *, A...)> struct on_device<OP> {
+    static R call(backend *b, A... arguments)
+    {
+        cudaSetDevice(cuda(b)->device);
+        return OP(b, arguments...);
+    }
+};
+
 static op_table make_table(int activations)
 {
     op_table t = {};
@@ -15,20 +26,20 @@ static op_table make_table(int activations)
     t.activations = t.cache = activations;
     t.head_rows = CUDA_HEAD_ROWS;
     t.row_multiple = CUDA_ROW_MULTIPLE;
-    t.allocate = cuda_allocate;
-    t.release = cuda_release;
-    t.upload = cuda_upload;
-    t.download = cuda_download;
-    t.copy = cuda_copy;
-    t.zero = cuda_zero;
+    t.allocate = on_device<cuda_allocate>::call;
+    t.release = on_device<cuda_release>::call;
+    t.upload = on_device<cuda_upload>::call;
+    t.download = on_device<cuda_download>::call;
+    t.copy = on_device<cuda_copy>::call;
+    t.zero = on_device<cuda_zero>::call;
     t.error = cuda_error;
-    t.destroy = cuda_destroy;
-#define CUDA_ENTRY(op) t.op = cuda_##op;
+    t.destroy = on_device<cuda_destroy>::call;
+#define CUDA_ENTRY(op) t.op = on_device<cuda_##op>::call;
     CUDA_OPS(CUDA_ENTRY)
 #undef CUDA_ENTRY
-    t.weights_changed = activations == TENSOR_BF16 ? cuda_weights_changed : nullptr;
-    t.replay = cuda_replay;
-    t.recorded = cuda_recorded;
+    t.weights_changed = activations == TENSOR_BF16 ? on_device<cuda_weights_changed>::call : nullptr;
+    t.replay = on_device<cuda_replay>::call;
+    t.recorded = on_device<cuda_recorded>::call;
     return t;
 }
 
@@ -50,7 +61,7 @@ size_t cuda_workspace_bytes(const backend_limits *limits)
 }
 
 #ifndef CUDA_ARCHITECTURES
-#define CUDA_ARCHITECTURES "emulation"
+#define CUDA_ARCHITECTURES "sm_90a, emulated"
 #endif
 
 const char *cuda_architectures() { return CUDA_ARCHITECTURES; }

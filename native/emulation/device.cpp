@@ -5,6 +5,7 @@
 #include <string.h>
 
 static thread_local cudaError_t last_error = cudaSuccess;
+static thread_local int current;
 
 cudaError_t emulation::report(cudaError_t error)
 {
@@ -22,6 +23,7 @@ cudaError_t emulation::report(cudaError_t error)
     X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                                         \
     X(cudaErrorInvalidDevice, "invalid device ordinal")                                                                \
     X(cudaErrorNoKernelImageForDevice, "no kernel image is available for execution on the device")                     \
+    X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                                       \
     X(cudaErrorNotReady, "device not ready")                                                                           \
     X(cudaErrorLaunchFailure, "unspecified launch failure")                                                            \
     X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")
@@ -71,15 +73,22 @@ cudaError_t cudaGetDeviceCount(int *count)
         return emulation::report(cudaErrorNoDevice);
     if (emulation::device_is("old"))
         return emulation::report(cudaErrorInsufficientDriver);
-    *count = 1;
+    *count = emulation::device_is("two") ? 2 : 1;
     return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int *device)
 {
-    *device = 0;
+    *device = current;
     return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device ? emulation::report(cudaErrorInvalidDevice) : cudaSuccess; }
+static bool there(int device) { return device == 0 || (device == 1 && emulation::device_is("two")); }
+cudaError_t cudaSetDevice(int device)
+{
+    if (!there(device))
+        return emulation::report(cudaErrorInvalidDevice);
+    current = device;
+    return cudaSuccess;
+}
 cudaError_t cudaDriverGetVersion(int *version)
 {
     *version = emulation::device_is("none") ? 0 : emulation::device_is("old") ? 12020 : 13000;
@@ -92,7 +101,7 @@ cudaError_t cudaRuntimeGetVersion(int *version)
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device)
 {
-    if (device)
+    if (!there(device))
         return emulation::report(cudaErrorInvalidDevice);
     *p = {"emulation", (size_t)8 << 30, emulation::MAX_SHARED, 9, 0, 4, 4 << 20, 65536, 2048};
     if (emulation::device_is("sm_70"))

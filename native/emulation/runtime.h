@@ -19,6 +19,7 @@ enum cudaError_t {
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
     cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorInvalidResourceHandle = 400,
     cudaErrorNotReady = 600,
     cudaErrorLaunchFailure = 719,
     cudaErrorStreamCaptureUnsupported = 900,
@@ -144,7 +145,7 @@ extern emulation_counts counts;
 cudaError_t report(cudaError_t error);
 /* EMULATION_DEVICE stands for machines that the tests cannot have: none, old
  * (a driver too old), sm_70, small (1 MiB), lost (after EMULATION_LAUNCHES
- * launches). */
+ * launches), two (a kernel goes to a stream of the thread's own device only). */
 bool device_is(const char *kind);
 /* Adds work to a stream, or to the graph that it captures. */
 cudaError_t enqueue(cudaStream_t stream, std::function<void()> work);

@@ -16,6 +16,7 @@ struct emulation_graph {
 struct emulation_stream {
     queue work;
     emulation_graph *capture;
+    int device;
 };
 struct emulation_event {
     std::chrono::steady_clock::time_point time;
@@ -77,6 +78,10 @@ cudaError_t launch(cudaStream_t stream, dim3 grid, dim3 dimensions, size_t share
         return report(cudaErrorInvalidConfiguration);
     if (lost())
         return report(cudaErrorLaunchFailure);
+    int device;
+    cudaGetDevice(&device);
+    if (stream && stream->device != device)
+        return report(cudaErrorInvalidResourceHandle);
     counts.launches++;
     return enqueue(stream, [=] { run(grid, dimensions, shared_bytes, body); });
 }
@@ -86,6 +91,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 {
     held lock(guard);
     *stream = new emulation_stream();
+    cudaGetDevice(&(*stream)->device);
     streams.insert(*stream);
     return cudaSuccess;
 }
