@@ -53,8 +53,8 @@ teacher-cuda: build
 	scripts/fetch-teacher-cuda $(ROUTE)
 
 # The cuda backend, beside the program. nvcc is the system's when it is 13.0 or
-# later, else that of pinned wheels. CUDA_ARCHITECTURES=90-real builds for one
-# card only.
+# later, else that of pinned wheels. CUDA_ARCHITECTURES=90a-real builds for one
+# card only (without the a: no wgmma).
 cuda: check-tools
 	cmake -S . -B build/cuda -DCMAKE_BUILD_TYPE=Release -DONCEUPON_CUDA=ON -DCMAKE_CUDA_COMPILER=$$(scripts/fetch-cuda)/bin/nvcc \
 	  $(if $(CUDA_ARCHITECTURES),-DCMAKE_CUDA_ARCHITECTURES="$(CUDA_ARCHITECTURES)")

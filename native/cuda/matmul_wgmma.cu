@@ -161,7 +161,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
     __syncthreads();
     matmul_end_rows<bf16, BM, BN, PITCH, THREADS>(p, part.cut, (const float *)slices, m0, n0);
 #else
-    __trap(); /* a library without code for sm_90a */
+    __trap(); /* code for another card than sm_90a: open() refuses */
 #endif
 }
 
@@ -202,6 +202,11 @@ int open(backend *b, char *message, size_t capacity)
     cudaDriverEntryPointQueryResult found;
     if (s->architecture != 90) {
         snprintf(message, capacity, "cuda: matmul=wgmma needs a card of sm_90, not %s", s->device_name);
+        return STUDENT_E_CAPABILITY;
+    }
+    if (!strstr(cuda_architectures(), "sm_90a")) {
+        snprintf(message, capacity, "cuda: matmul=wgmma needs kernels for sm_90a; this library has those for %s",
+                 cuda_architectures());
         return STUDENT_E_CAPABILITY;
     }
     if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &s->matmul.encode, 12000, cudaEnableDefault,
