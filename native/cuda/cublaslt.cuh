@@ -14,7 +14,12 @@ enum lt_type { LT_R_32F = 0, LT_R_16BF = 14 };       /* cudaDataType_t */
 enum lt_compute { LT_COMPUTE_32F = 68 };             /* cublasComputeType_t */
 enum lt_operation { LT_OP_N = 0, LT_OP_T = 1 };      /* cublasOperation_t */
 enum lt_reduction { LT_REDUCTION_COMPUTE_TYPE = 2 }; /* cublasLtReductionScheme_t */
-enum lt_preference { LT_PREF_MAX_WORKSPACE_BYTES = 1, LT_PREF_REDUCTION_SCHEME_MASK = 3 };
+enum lt_preference {                                 /* cublasLtMatmulPreferenceAttributes_t */
+                     LT_PREF_MAX_WORKSPACE_BYTES = 1,
+                     LT_PREF_REDUCTION_SCHEME_MASK = 3,
+                     LT_PREF_MIN_ALIGNMENT_A_BYTES = 5, /* B, C and D follow */
+                     LT_PREF_MIN_ALIGNMENT_D_BYTES = 8,
+};
 enum lt_attribute { /* cublasLtMatmulDescAttributes_t */
                     LT_DESC_TRANSA = 3,
                     LT_DESC_TRANSB = 4,

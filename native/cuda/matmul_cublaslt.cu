@@ -23,7 +23,10 @@
 #include <dlfcn.h>
 #endif
 
-enum { PLANS = 128 };
+/* ALIGNMENT: of every matrix, in bytes (takes), and of a bias, as parameters begin.
+ * Unless it is told, the heuristic counts on 256, which activations and weights
+ * need not have. */
+enum { PLANS = 128, ALIGNMENT = 16 };
 
 struct plan {
     matmul_problem of; /* without its pointers; .bias: whether there is one */
@@ -113,24 +116,28 @@ static int set(cublaslt *lt, plan *p, int which, const void *value, size_t bytes
     return lt->call.cublasLtMatmulDescSetAttribute(p->desc, which, value, bytes);
 }
 
-/* Pointers of the epilogue; the heuristic looks at their alignment. */
-static int point(cublaslt *lt, plan *plan, const matmul_problem *p, const void *bias, float *columns)
+/* Pointers of the epilogue. */
+static int point(cublaslt *lt, plan *plan, const void *vector, const void *side)
 {
-    const void *vector = p->column_sums ? columns : bias;
     int status = vector ? set(lt, plan, LT_DESC_BIAS_POINTER, &vector, sizeof vector) : 0;
-    if (!status && p->side)
-        status = set(lt, plan, LT_DESC_EPILOGUE_AUX_POINTER, &p->side, sizeof p->side);
-    return status;
+    return !status && side ? set(lt, plan, LT_DESC_EPILOGUE_AUX_POINTER, &side, sizeof side) : status;
 }
 
-static int make(cublaslt *lt, plan *plan, const matmul_problem *p, const void *bias, float *columns, size_t workspace)
+/* The heuristic looks at how they are aligned, and a plan serves many layers: no
+ * better than all are. It does not read what is there. */
+static const void *least_aligned(const void *of_epilogue)
+{
+    return of_epilogue ? (const void *)((uintptr_t)of_epilogue / 256 * 256 + ALIGNMENT) : nullptr;
+}
+
+static int make(cublaslt *lt, plan *plan, const matmul_problem *p, const void *vector, size_t workspace)
 {
     const auto &call = lt->call;
     uint64_t M = (uint64_t)p->M, N = (uint64_t)p->N, K = (uint64_t)p->K;
     bool weight = p->form == BACKWARD_WEIGHT, forward = p->form == FORWARD;
     int transa = forward ? LT_OP_T : LT_OP_N, transb = weight ? LT_OP_T : LT_OP_N;
     int out = p->out_type == TENSOR_F32 ? LT_R_32F : LT_R_16BF;
-    uint32_t epilogue = (uint32_t)epilogue_of(p), reduction = LT_REDUCTION_COMPUTE_TYPE;
+    uint32_t epilogue = (uint32_t)epilogue_of(p), reduction = LT_REDUCTION_COMPUTE_TYPE, alignment = ALIGNMENT;
     int64_t stride = p->N;
     lt_preference_set preference = nullptr;
     lt_heuristic found = {};
@@ -141,7 +148,7 @@ static int make(cublaslt *lt, plan *plan, const matmul_problem *p, const void *b
     status = status ? status : set(lt, plan, LT_DESC_EPILOGUE, &epilogue, sizeof epilogue);
     if (!status && p->side)
         status = set(lt, plan, LT_DESC_EPILOGUE_AUX_LD, &stride, sizeof stride);
-    status = status ? status : point(lt, plan, p, bias, columns);
+    status = status ? status : point(lt, plan, least_aligned(vector), least_aligned(p->side));
     if (!status)
         status = call.cublasLtMatrixLayoutCreate(&plan->a, LT_R_16BF, forward ? K : N, forward ? N : K,
                                                  (int64_t)(forward ? K : N));
@@ -156,6 +163,8 @@ static int make(cublaslt *lt, plan *plan, const matmul_problem *p, const void *b
     if (!status)
         status = call.cublasLtMatmulPreferenceSetAttribute(preference, LT_PREF_REDUCTION_SCHEME_MASK, &reduction,
                                                            sizeof reduction);
+    for (int which = LT_PREF_MIN_ALIGNMENT_A_BYTES; !status && which <= LT_PREF_MIN_ALIGNMENT_D_BYTES; which++)
+        status = call.cublasLtMatmulPreferenceSetAttribute(preference, which, &alignment, sizeof alignment);
     if (!status)
         status = call.cublasLtMatmulAlgoGetHeuristic(lt->handle, plan->desc, plan->a, plan->b, plan->d, plan->d,
                                                      preference, 1, &found, &count);
@@ -174,8 +183,7 @@ static bool same(const matmul_problem *a, const matmul_problem *b)
            a->out_type == b->out_type && !a->bias == !b->bias && !a->column_sums == !b->column_sums;
 }
 
-static plan *plan_of(cublaslt *lt, const matmul_problem *p, const void *bias, float *columns, size_t workspace,
-                     int *status)
+static plan *plan_of(cublaslt *lt, const matmul_problem *p, const void *vector, size_t workspace, int *status)
 {
     for (int i = 0; i < lt->count; i++)
         if (same(&lt->plans[i].of, p))
@@ -187,7 +195,7 @@ static plan *plan_of(cublaslt *lt, const matmul_problem *p, const void *bias, fl
     } else {
         lt->count++;
     }
-    *status = make(lt, place, p, bias, columns, workspace);
+    *status = make(lt, place, p, vector, workspace);
     return place;
 }
 
@@ -215,17 +223,18 @@ static void run(backend *b, const matmul_problem *p, int)
     cublaslt *lt = s->matmul.cublaslt;
     /* The workspace begins with a vector: the gradient of the bias, which is written,
      * not added, or the bias. */
-    size_t vector = p->column_sums ? (size_t)p->M : p->bias ? (size_t)p->N : 0;
-    size_t columns_bytes = (vector * sizeof(float) + 255) / 256 * 256;
+    size_t count = p->column_sums ? (size_t)p->M : p->bias ? (size_t)p->N : 0;
+    size_t columns_bytes = (count * sizeof(float) + 255) / 256 * 256;
     char *workspace = (char *)cuda_workspace(b, columns_bytes, __func__);
     if (!workspace)
         return;
     const void *bias = bias_of(b, p, (bf16 *)workspace);
     size_t left = s->workspace_bytes - columns_bytes;
     float *columns = (float *)workspace;
+    const void *vector = p->column_sums ? columns : bias;
     int status = 0;
-    plan *plan = plan_of(lt, p, bias, columns, left, &status);
-    status = status ? status : point(lt, plan, p, bias, columns);
+    plan *plan = plan_of(lt, p, vector, left, &status);
+    status = status ? status : point(lt, plan, vector, p->side);
     const float one = 1, beta = p->finish == FINISH_ADD ? 1 : 0;
     if (!status)
         status =

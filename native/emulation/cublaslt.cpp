@@ -23,7 +23,7 @@ struct lt_layout_of {
 };
 struct lt_preference_of {
     size_t workspace = 0;
-    uint32_t reductions = 7;
+    uint32_t reductions = 7, alignments[4] = {256, 256, 256, 256}; /* of A, B, C, D */
 };
 
 enum { OK = 0, INVALID = 7, UNSUPPORTED = 15 };
@@ -36,6 +36,13 @@ template <class T, class V> int assign(T *to, const V *value, size_t bytes)
         return INVALID;
     memcpy(to, value, bytes);
     return OK;
+}
+
+/* The alignment of both pointers; 256 at most. */
+uint64_t aligned(const void *a, const void *b)
+{
+    uint64_t bits = (uintptr_t)a | (uintptr_t)b | 256;
+    return bits & -bits;
 }
 
 float get(const void *data, int type, size_t at)
@@ -168,10 +175,12 @@ int cublasLtMatmulPreferenceSetAttribute(lt_preference_set p, int which, const v
 {
     if (which == LT_PREF_MAX_WORKSPACE_BYTES)
         return assign(&p->workspace, value, bytes);
+    if (which >= LT_PREF_MIN_ALIGNMENT_A_BYTES && which <= LT_PREF_MIN_ALIGNMENT_D_BYTES)
+        return assign(&p->alignments[which - LT_PREF_MIN_ALIGNMENT_A_BYTES], value, bytes);
     return which == LT_PREF_REDUCTION_SCHEME_MASK ? assign(&p->reductions, value, bytes) : INVALID;
 }
 int cublasLtMatmulAlgoGetHeuristic(lt_handle, lt_desc o, lt_layout a, lt_layout b, lt_layout, lt_layout d,
-                                   lt_preference_set, int wanted, lt_heuristic *result, int *found)
+                                   lt_preference_set p, int wanted, lt_heuristic *result, int *found)
 {
     *found = 0;
     bool aux = o->epilogue & 128, vector = o->epilogue & (LT_EPILOGUE_BIAS | LT_EPILOGUE_BGRADB);
@@ -179,9 +188,11 @@ int cublasLtMatmulAlgoGetHeuristic(lt_handle, lt_desc o, lt_layout a, lt_layout 
         return INVALID;
     if (wanted < 1)
         return INVALID;
-    /* The algorithm says what it was found for: another problem may not use it. */
+    /* The algorithm says what it was found for: another problem may not use it, nor
+     * matrices that are less aligned. */
     *result = {};
-    result->algorithm = {{d->rows, d->cols, o->epilogue}};
+    result->algorithm = {{d->rows, d->cols, o->epilogue, p->alignments[0], p->alignments[1], p->alignments[2],
+                          p->alignments[3], aligned(o->bias, o->aux)}};
     *found = 1;
     return OK;
 }
@@ -190,8 +201,12 @@ int cublasLtMatmul(lt_handle, lt_desc o, const void *alpha, const void *a, lt_la
                    void *, size_t, cudaStream_t stream)
 {
     if (!fits(*o, *la, *lb, *ld) || algorithm->data[0] != ld->rows || algorithm->data[1] != ld->cols ||
-        algorithm->data[2] != o->epilogue)
+        algorithm->data[2] != o->epilogue || algorithm->data[7] > aligned(o->bias, o->aux))
         return INVALID;
+    const void *matrices[4] = {a, b, c, d};
+    for (int i = 0; i < 4; i++)
+        if ((uintptr_t)matrices[i] % algorithm->data[3 + i])
+            return INVALID;
     lt_desc_of of = *o;
     lt_layout_of wa = *la, wb = *lb, wd = *ld;
     float times = *(const float *)alpha, keep = *(const float *)beta;
