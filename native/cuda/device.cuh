@@ -36,11 +36,14 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
-/* More than 48 KiB of shared memory has to be asked for. */
+/* More than 48 KiB of shared memory has to be asked for: 96 KiB, which every card
+ * has, for all launches of a kernel alike, so that none takes from another, of a
+ * recording or of a second thread, what that one needs. */
 template <class K> inline void allow_shared(K *kernel, size_t bytes)
 {
+    const size_t most = bytes > 96 << 10 ? bytes : 96 << 10;
     if (bytes > 48 << 10)
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)most);
 }
 
 /* Errors of a launch are those of cudaGetLastError: see CUDA_OP_END. */
