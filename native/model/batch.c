@@ -49,12 +49,6 @@ int batch_load(student *s, const student_batch *batch, const int32_t *targets, c
     return STUDENT_OK;
 }
 
-static int finish(student *s, char *message, size_t capacity)
-{
-    const char *error = OPS(s)->error(B(s));
-    return error ? fail(message, capacity, STUDENT_E_CAPABILITY, "%s", error) : STUDENT_OK;
-}
-
 static void fetch(student *s, float *to, const float *from)
 {
     if (to)

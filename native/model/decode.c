@@ -334,6 +334,5 @@ int student_generate(student *s, const student_batch *prompts, const uint64_t *s
         }
         active = left;
     }
-    const char *error = OPS(s)->error(B(s));
-    return error ? fail(message, capacity, STUDENT_E_CAPABILITY, "%s", error) : STUDENT_OK;
+    return finish(s, message, capacity);
 }

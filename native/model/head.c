@@ -57,5 +57,5 @@ int student_logits(student *s, int32_t first, int32_t count, float *logits, char
         tensor chunk = chunk_logits(s, first + done);
         OPS(s)->download(B(s), logits + (size_t)done * (size_t)V, chunk.data, (size_t)rows * (size_t)V * sizeof(float));
     }
-    return STUDENT_OK;
+    return finish(s, message, capacity);
 }

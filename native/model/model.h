@@ -175,4 +175,11 @@ static inline dropout dropout_at(dropout drop, int layer, int site)
 #define OPS(s) ((s)->backend.ops)
 #define B(s) (&(s)->backend)
 
+/* Ends a call that has waited for its work: a card may have failed on the way. */
+static inline int finish(student *s, char *message, size_t capacity)
+{
+    const char *error = OPS(s)->error(B(s));
+    return error ? fail(message, capacity, STUDENT_E_CAPABILITY, "%s", error) : STUDENT_OK;
+}
+
 #endif

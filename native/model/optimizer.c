@@ -39,9 +39,10 @@ static int check_whole(const student *s, int32_t array, int32_t index, size_t co
 int student_read(student *s, int32_t array, int32_t index, float *values, size_t count, char *message, size_t capacity)
 {
     int status = check_whole(s, array, index, count, message, capacity);
-    if (!status)
-        OPS(s)->download(B(s), values, parameter(s, array, index), count * sizeof(float));
-    return status;
+    if (status)
+        return status;
+    OPS(s)->download(B(s), values, parameter(s, array, index), count * sizeof(float));
+    return finish(s, message, capacity);
 }
 
 int student_write(student *s, int32_t array, int32_t index, const float *values, size_t count, char *message,
@@ -87,7 +88,8 @@ int student_copy_weights(student *to, student *from, char *message, size_t capac
     }
     OPS(to)->download(B(to), &none, to->arrays[STUDENT_WEIGHTS], 0);
     to->weights_stale = 1;
-    return STUDENT_OK;
+    int status = finish(from, message, capacity);
+    return status ? status : finish(to, message, capacity);
 }
 
 int student_zero_gradients(student *s, char *message, size_t capacity)
@@ -121,9 +123,9 @@ int student_adamw(student *s, const student_adamw_options *o, double *gradient_n
     OPS(s)->download(B(s), &norm, s->norm, sizeof norm);
     if (gradient_norm)
         *gradient_norm = norm;
-    const char *error = OPS(s)->error(B(s));
-    if (error)
-        return fail(message, capacity, STUDENT_E_CAPABILITY, "%s", error);
+    int status = finish(s, message, capacity);
+    if (status)
+        return status;
     return isfinite(norm) ? STUDENT_OK
                           : fail(message, capacity, STUDENT_E_NUMBERS,
                                  "gradient norm is not finite: the weights were left as they are");

@@ -58,6 +58,9 @@ int student_advantages(student *s, const student_batch *batch, const float *mask
     get(s, returns, x[RETURNS], N);
     op->whiten(B(s), x[LOGPROB], x[LOGPROB], x[MASK], (size_t)N, 1);
     get(s, advantages, x[LOGPROB], N);
+    int status = finish(s, message, capacity);
+    if (status)
+        return status;
     for (int t = 0; advantages && t < N; t++)
         if (!isfinite(advantages[t]))
             return fail(message, capacity, STUDENT_E_NUMBERS, "advantage of token %d is not finite", t);
@@ -93,9 +96,9 @@ int student_ppo_backward(student *s, const float *mask, const float *old_logprob
     }
     op->download(B(s), sums, s->sums, sizeof *sums);
     sums->size = sizeof *sums;
-    const char *error = op->error(B(s));
-    if (error)
-        return fail(message, capacity, STUDENT_E_CAPABILITY, "%s", error);
+    int status = finish(s, message, capacity);
+    if (status)
+        return status;
     return isfinite(sums->policy_loss) && isfinite(sums->value_loss)
                ? STUDENT_OK
                : fail(message, capacity, STUDENT_E_NUMBERS, "ppo loss is not finite");
