@@ -1,7 +1,9 @@
 """Where things are, and the card."""
+import glob
 import os
 import re
 import subprocess
+import sysconfig
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 BIN = os.path.join(ROOT, "bin")
@@ -24,6 +26,14 @@ def version():
         if said:
             return said.removeprefix("onceupon version ")
     return ""
+
+
+def cublaslt():
+    """Names cublasLt where the loader may not look: in a toolkit, beside this Python's PyTorch, beside that of `make peers`."""
+    peers = os.environ.get("ONCEUPON_PEERS") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "onceupon", "peers")
+    folders = ["/usr/local/cuda/lib64", sysconfig.get_path("purelib") + "/nvidia/cu13/lib", peers + "/torch/lib/python3*/site-packages/nvidia/cu13/lib"]
+    found = [p for f in folders for p in glob.glob(f + "/libcublasLt.so.13")]
+    return {"ONCEUPON_CUBLASLT_LIBRARY": found[0]} if found else {}
 
 
 def find():

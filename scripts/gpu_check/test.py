@@ -56,6 +56,13 @@ class Check(unittest.TestCase):
                             ("echo a card; echo onceupon: no teacher; exit 3", "onceupon: no teacher"), ("exit 3", "")):
             s = self.step(shell)
             self.assertEqual((s["status"], s["figures"]), ("missing", says))
+        # A card that is there and fails is no gap.
+        for says in ("FAIL cuda: cuda_adamw: an illegal memory access was encountered on NVIDIA Test 1 (sm_90)",
+                     "onceupon: train: cuda: cuda_fetch: unspecified launch failure on NVIDIA Test 1 (sm_90)"):
+            s = self.step(f"echo '{says}'; exit 3")
+            self.assertEqual((s["status"], self.check.end()), ("failed", 1))
+            self.assertIn(says, s["output"])
+        self.check = report.Report(self.folder, CARD)
         s = self.step("exit 1", lacks="a tool")
         self.assertEqual((s["status"], s["figures"], self.check.end()), ("missing", "a tool", 4))
 
