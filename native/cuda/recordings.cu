@@ -31,7 +31,9 @@ int cuda_replay(backend *b, uint64_t key)
         }
     if (r->count == RECORDINGS)
         return 0; /* the ops run one by one */
-    cudaError_t error = cudaStreamBeginCapture(s->stream, cudaStreamCaptureModeThreadLocal);
+    /* Relaxed: the driver loads the code of a kernel when it is first launched, and
+     * cublasLt its own, which stricter modes may refuse on the way. */
+    cudaError_t error = cudaStreamBeginCapture(s->stream, cudaStreamCaptureModeRelaxed);
     cuda_note(b, error, __func__);
     r->open = error == cudaSuccess;
     r->open_key = key;
