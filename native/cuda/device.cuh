@@ -36,13 +36,14 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
-/* More than 48 KiB of shared memory has to be asked for: 96 KiB, which every card
- * has, for all launches of a kernel alike, so that none takes from another, of a
- * recording or of a second thread, what that one needs. */
+/* A block has 48 KiB of shared memory at most, with the kernel's own arrays and, from
+ * sm_90 on, 1 KiB of the driver's in each, unless more is asked for: 96 KiB, which
+ * every card has, for all large launches of a kernel alike, so that none takes from
+ * another, of a recording or of a second thread, what that one needs. */
 template <class K> inline void allow_shared(K *kernel, size_t bytes)
 {
     const size_t most = bytes > 96 << 10 ? bytes : 96 << 10;
-    if (bytes > 48 << 10)
+    if (bytes > 32 << 10)
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)most);
 }
 
