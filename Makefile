@@ -108,7 +108,7 @@ test-native: check-tools $(VENV)/stamp
 # it on: so Go must not preempt by signals there.
 runtime = $(shell cc -print-file-name=lib$(1).so)
 EMULATED_GO = ONCEUPON_CUDA_EMULATED=$(CURDIR)/build/$(1)/native/emulation/libstudent_cuda_emulated.so \
-  go test -count 1 -p 1 $(2) ./bindings/student ./trainer/trace ./cmd/onceupon
+  go test -count 1 -p 1 $(2) ./trainer/trace ./cmd/onceupon
 test-emulation: build recorded
 	cmake -S . -B build/emulation -DCMAKE_BUILD_TYPE=Release -DONCEUPON_CUDA=OFF -DONCEUPON_EMULATION=ON
 	for kind in emulation asan tsan; do \
@@ -118,6 +118,7 @@ test-emulation: build recorded
 	ONCEUPON_CUDA_EMULATED=build/emulation/native/emulation/libstudent_cuda_emulated.so scripts/gpu-check --minutes 60 --out build/emulation \
 	  --only bench-decode,bench-ops,bench-ops-cublaslt,bench-ops-wgmma,bench-ppo
 	$(call EMULATED_GO,emulation,-run 'Emulated|TestScripts/cuda')
+	ONCEUPON_CUDA_EMULATED=$(CURDIR)/build/emulation/native/emulation/libstudent_cuda_emulated.so go test -count 1 -run SecondCardEmulated ./bindings/student
 	$(call EMULATED_GO,asan,-exec 'env ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$(call runtime,asan):$(call runtime,ubsan)' \
 	  -run 'Emulated|TestScripts/cuda')
 	$(call EMULATED_GO,tsan,-exec 'env GODEBUG=asyncpreemptoff=1 TSAN_OPTIONS=ignore_noninstrumented_modules=1 LD_PRELOAD=$(call runtime,tsan)' \
