@@ -18,6 +18,8 @@ type update struct {
 	observe   Observer
 }
 
+// run is interrupted before the first optimizer step or not at all: half an
+// update is no student to go on from.
 func (u *update) run(ctx context.Context, order func(epoch int) []int) error {
 	n := u.l.Stories()
 	for epoch := range u.t.Epochs {
@@ -26,7 +28,7 @@ func (u *update) run(ctx context.Context, order func(epoch int) []int) error {
 			rows = order(epoch)
 		}
 		for first := 0; first < n; first += u.minibatch * u.t.Accumulation {
-			if err := ctx.Err(); err != nil {
+			if err := ctx.Err(); err != nil && len(u.r.Minibatches) == 0 {
 				return err
 			}
 			if err := u.optimizerStep(rows[first : first+u.minibatch*u.t.Accumulation]); err != nil {

@@ -144,9 +144,7 @@ func (s *session) interact(ctx context.Context) error {
 		s.state.PPO = trainer.State
 		s.state.Phase = phaseInteract
 		if err := s.begin(ctx); err != nil {
-			// Nothing of the interaction is done yet: go on from the pretraining.
-			s.state.Phase = phasePretrain
-			return s.saveAfter(err)
+			return err // nothing is done: the checkpoint is that of the pretraining
 		}
 	}
 	if err := s.load(pretrained, s.reference); err != nil {
@@ -154,30 +152,32 @@ func (s *session) interact(ctx context.Context) error {
 	}
 	trainer.State = s.state.PPO
 	promptWords := len(strings.Fields(s.c.Rollout.Prompt))
-	for s.state.Phase == phaseInteract {
-		n, i := s.c.Rollout.Stories, s.c.Interact
-		if (i.Batches > 0 && s.state.Batch >= i.Batches) || !s.state.Budget.Allows(i.BudgetWords, n, promptWords, i.PromptPerStory) {
-			break
+	n, i := s.c.Rollout.Stories, s.c.Interact
+	for saved := s.state.Batch; ; {
+		done := (i.Batches > 0 && s.state.Batch >= i.Batches) || !s.state.Budget.Allows(i.BudgetWords, n, promptWords, i.PromptPerStory)
+		if i.Select == "best" && s.state.Batch%s.c.Evaluate.Every == 0 && s.state.Weighed < s.state.Batch {
+			if err := s.choose(ctx); err != nil {
+				return s.saveAfter(err)
+			}
+			s.state.Weighed = s.state.Batch
+		}
+		if s.state.Batch > saved && (done || s.state.Batch%i.CheckpointEvery == 0) {
+			if err := s.save(); err != nil {
+				return err
+			}
+			saved = s.state.Batch
+		}
+		if i.StopKL > 0 && s.state.KL > i.StopKL {
+			return fault.New(fault.Numbers, "batch %d: KL %.2f nats a story exceeds interact.stop_kl = %g: lower ppo.lr or raise ppo.init_kl; the last checkpoint is kept", s.state.Batch, s.state.KL, i.StopKL)
+		}
+		if done {
+			return nil
 		}
 		// A batch is all or nothing: what is interrupted is told again.
 		if err := s.batch(ctx, trainer, promptWords); err != nil {
 			return fmt.Errorf("batch %d: %w", s.state.Batch+1, err)
 		}
-		if s.state.Batch%s.c.Evaluate.Every == 0 && s.c.Interact.Select == "best" {
-			if err := s.choose(ctx); err != nil {
-				return err
-			}
-		}
-		if s.state.Batch%s.c.Interact.CheckpointEvery == 0 {
-			if err := s.save(); err != nil {
-				return err
-			}
-		}
-		if stop := s.c.Interact.StopKL; stop > 0 && s.state.KL > stop {
-			return fault.New(fault.Numbers, "batch %d: KL %.2f nats a story exceeds interact.stop_kl = %g: lower ppo.lr or raise ppo.init_kl; the last checkpoint is kept", s.state.Batch, s.state.KL, stop)
-		}
 	}
-	return nil
 }
 
 func storyWords(story rollout.Story) []string { return strings.Fields(story.Words) }
@@ -235,7 +235,7 @@ func (s *session) batch(ctx context.Context, trainer *ppo.Trainer, promptWords i
 	started := time.Now()
 	result, err := trainer.Step(ctx, ppo.Batch{Stories: packed, Prompts: prompts, Scores: scores}, order, nil)
 	if err != nil {
-		return err
+		return s.saveAfter(err) // interrupted, no weight has moved
 	}
 	event.Seconds.Logprob, event.Seconds.Update = result.LogprobSeconds, result.UpdateSeconds
 	event.Seconds.Other += time.Since(started).Seconds() - result.LogprobSeconds - result.UpdateSeconds

@@ -147,12 +147,8 @@ func (s *session) pretrain(ctx context.Context) error {
 			e := metrics.PretrainEvent{Event: "pretrain", Step: u.Step, Steps: u.Steps, Words: u.Words, Tokens: u.Tokens, Loss: u.Loss,
 				LR: u.LR, GradNorm: u.GradNorm, TokPerSec: s.state.Read.TokPerSec}
 			if u.Step == u.Steps {
-				var err error
-				if e.ValLoss, err = pretrain.Loss(ctx, s.policy, s.corpus.HeldOut); err != nil {
-					return err
-				}
-				s.state.Read.ValLoss = e.ValLoss
-				s.o.Reporter.Say("pretrained on %d words: loss %.3f, held-out %.3f nats a token, %.0f tokens/s", u.Words, u.Loss, e.ValLoss, e.TokPerSec)
+				s.state.Read.Last = &e
+				return nil
 			}
 			return s.record("pretrain", u.Step, e)
 		},
@@ -166,10 +162,27 @@ func (s *session) pretrain(ctx context.Context) error {
 		},
 	})
 	s.state.Pretrain = state
+	if err == nil {
+		err = s.held(ctx)
+	}
 	if err != nil {
 		return s.saveAfter(err)
 	}
 	return s.save()
+}
+
+// held measures the held-out loss after the last update and records both.
+func (s *session) held(ctx context.Context) (err error) {
+	e := s.state.Read.Last
+	if e == nil { // recorded before
+		return nil
+	}
+	if e.ValLoss, err = pretrain.Loss(ctx, s.policy, s.corpus.HeldOut); err != nil {
+		return err
+	}
+	s.state.Read.ValLoss, s.state.Read.Last = e.ValLoss, nil
+	s.o.Reporter.Say("pretrained on %d words: loss %.3f, held-out %.3f nats a token, %.0f tokens/s", e.Words, e.Loss, e.ValLoss, e.TokPerSec)
+	return s.record("pretrain", e.Step, *e)
 }
 
 // saveAfter writes a checkpoint when the work was interrupted, so that nothing
@@ -181,6 +194,5 @@ func (s *session) saveAfter(err error) error {
 	if saveErr := s.save(); saveErr != nil {
 		return saveErr
 	}
-	s.o.Reporter.Say("interrupted; the same command goes on from here")
 	return err
 }

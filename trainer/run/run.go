@@ -6,6 +6,7 @@ import (
 
 	"onceupon/trainer/checkpoint"
 	"onceupon/trainer/config"
+	"onceupon/trainer/fault"
 	"onceupon/trainer/judge"
 	"onceupon/trainer/metrics"
 )
@@ -13,12 +14,13 @@ import (
 // Run does what the configuration says in a run folder, or goes on with it,
 // and returns the result, which is also logged and kept in result.json. A run
 // that is done returns the result it ended with.
-func Run(ctx context.Context, c config.Config, o Options) (metrics.ResultEvent, error) {
+func Run(ctx context.Context, c config.Config, o Options) (result metrics.ResultEvent, err error) {
 	s, err := open(c, o)
 	if err != nil {
 		return metrics.ResultEvent{}, err
 	}
 	defer s.close()
+	defer func() { s.interrupted(err) }()
 	if r, err := s.finished(); err != nil || r != nil {
 		if r == nil {
 			return metrics.ResultEvent{}, err
@@ -27,8 +29,15 @@ func Run(ctx context.Context, c config.Config, o Options) (metrics.ResultEvent, 
 		return *r, nil
 	}
 	// In a moment, before hours of pretraining.
-	if _, err := judge.Check(JudgeOptions(c, o.Log)); err != nil {
-		return metrics.ResultEvent{}, err
+	for _, model := range []string{c.Teacher.Model, c.Teacher.SecondJudge} {
+		judged := JudgeOptions(c, o.Log)
+		judged.Model = model
+		if model == "" { // no second judge
+			continue
+		}
+		if _, err := judge.Check(judged); err != nil {
+			return metrics.ResultEvent{}, err
+		}
 	}
 	if err := s.prepare(ctx); err != nil {
 		return metrics.ResultEvent{}, err
@@ -46,12 +55,13 @@ func Run(ctx context.Context, c config.Config, o Options) (metrics.ResultEvent, 
 
 // Pretrain reads the corpus in a run folder and stops there; Run goes on from
 // it.
-func Pretrain(ctx context.Context, c config.Config, o Options) (metrics.PretrainResult, error) {
+func Pretrain(ctx context.Context, c config.Config, o Options) (result metrics.PretrainResult, err error) {
 	s, err := open(c, o)
 	if err != nil {
 		return metrics.PretrainResult{}, err
 	}
 	defer s.close()
+	defer func() { s.interrupted(err) }()
 	if err := s.prepare(ctx); err != nil {
 		return metrics.PretrainResult{}, err
 	}
@@ -68,6 +78,12 @@ func Pretrain(ctx context.Context, c config.Config, o Options) (metrics.Pretrain
 		return r, err
 	}
 	return r, s.keep(pretrained)
+}
+
+func (s *session) interrupted(err error) {
+	if fault.Code(err) == int(fault.Interrupted) {
+		s.o.Reporter.Say("interrupted; the same command goes on from here")
+	}
 }
 
 func milestoneName(words int64) string { return fmt.Sprintf("words-%d", words) }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"time"
 
 	"onceupon/bindings/student"
@@ -258,7 +259,7 @@ func (s *session) record(name string, step int64, event any) error {
 		return err
 	}
 	if err := s.board.Scalars(name, step, event); err != nil {
-		return err
+		return s.folder.Full(err, "tensorboard")
 	}
 	return s.o.Reporter.Emit(event)
 }
@@ -287,8 +288,13 @@ func StudentShape(path string) (config.Student, error) {
 	}
 	defer f.Close()
 	h, _, err := ggml.ReadModel(f)
-	return config.Student{Layers: h.Layers, Heads: h.Heads, Width: h.Width, Context: h.Context, Vocab: h.Vocab,
-		LayerNormEpsilon: float64(h.LayerNormEpsilon)}, err
+	if err != nil {
+		return config.Student{}, err
+	}
+	// 1e-5 as a configuration writes it: the same number of single precision, and
+	// no difference between a run's configuration and its student's.
+	epsilon, err := strconv.ParseFloat(strconv.FormatFloat(float64(h.LayerNormEpsilon), 'g', -1, 32), 64)
+	return config.Student{Layers: h.Layers, Heads: h.Heads, Width: h.Width, Context: h.Context, Vocab: h.Vocab, LayerNormEpsilon: epsilon}, err
 }
 
 func exists(path string) bool {

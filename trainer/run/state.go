@@ -28,6 +28,7 @@ type State struct {
 	Corpus     string             `json:"corpus_sha256,omitempty"` // of what is read, tokenized and packed
 	Read       Read               `json:"read"`                    // what the last update of pretraining measured
 	Batch      int                `json:"batch"`                   // batches done
+	Weighed    int                `json:"weighed"`                 // the last batch after which the best student was chosen
 	PPO        ppo.State          `json:"ppo"`
 	Budget     budget.Meter       `json:"budget"`
 	Stories    int                `json:"stories"`
@@ -62,6 +63,9 @@ type Read struct {
 	Loss      float64 `json:"loss"`
 	ValLoss   float64 `json:"val_loss"`
 	TokPerSec float64 `json:"tok_per_s"`
+	// Last is the event of the last update until its held-out loss, which takes a
+	// while and may be interrupted, is there too.
+	Last *metrics.PretrainEvent `json:"last,omitempty"`
 }
 
 // Best is the student that the run hands over.
