@@ -197,6 +197,12 @@ func readHeader(folder string) (Header, error) {
 	if h.Version > FormatVersion {
 		return h, fault.New(fault.Usage, "%s: version %d is newer than this program's %d: update onceupon", path, h.Version, FormatVersion)
 	}
+	if h.Version < 1 || h.Files["student.gguf"] == "" {
+		return h, fault.New(fault.Damaged, "%s: version %d with %d files is not what a checkpoint says of itself: the file is damaged", path, h.Version, len(h.Files))
+	}
+	if h.Files["optimizer.gguf"] == "" && exists(filepath.Join(folder, "optimizer.gguf")) {
+		return h, fault.New(fault.Damaged, "%s: optimizer.gguf is there and not among its files: the file is damaged", path)
+	}
 	for file, want := range h.Files {
 		f, err := os.Open(filepath.Join(folder, file))
 		if err != nil {

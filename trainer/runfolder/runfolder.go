@@ -112,6 +112,9 @@ func Idle(path string) error {
 func (f *Folder) configure(c config.Config) error {
 	path := filepath.Join(f.Path, "config.toml")
 	stored, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) && f.resumable() {
+		return fault.New(fault.Damaged, "%w, and this run was begun with what it says: restore it or choose another --run", err)
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return f.Full(writeWhole(path, c.Text()), "config.toml")
 	}
