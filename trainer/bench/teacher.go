@@ -32,7 +32,7 @@ func Teacher(ctx context.Context, o Options, j *judge.Judge, stories []string) (
 	info := j.Info()
 	b := teacherBench{o: o, shape: fmt.Sprintf("%d_stories_prefix_%d", len(stories), info.PrefixTokens),
 		model: strings.TrimSuffix(filepath.Base(info.Path), ".gguf")}
-	if err := b.add(ctx, "teacher_prefix", float64(info.PrefixTokens), "tokens/s", j.Reread); err != nil {
+	if err := b.add(ctx, "teacher_prefix", float64(info.PrefixTokens), "tokens/s", func() error { return j.Reread(ctx) }); err != nil {
 		return nil, err
 	}
 	// One pass over all stories is one sample; the three figures come from the
@@ -60,7 +60,7 @@ func Teacher(ctx context.Context, o Options, j *judge.Judge, stories []string) (
 	b.sampled(digits, 1)
 	b.sampled(read, 1)
 	err := b.add(ctx, "teacher_story_alone", 1, "stories/s", func() error {
-		if err := j.Reread(); err != nil {
+		if err := j.Reread(ctx); err != nil {
 			return err
 		}
 		_, err := j.Rate(ctx, stories[:1])

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -106,7 +107,7 @@ func load(o Options) (*Judge, error) {
 
 // begin makes the context, reads the rubric and calibrates.
 func (j *Judge) begin(ctx context.Context, p Pace) error {
-	if err := j.resize(p); err != nil {
+	if err := j.resize(ctx, p); err != nil {
 		return err
 	}
 	j.info = Info{j.model.Description(), j.model.Path, j.model.Bytes(), j.rubric.Name, j.prefix, j.options.Reading, p}
@@ -127,7 +128,7 @@ func (j *Judge) prepare(f frame) error {
 
 // resize makes a context for a pace, in the place of another one's, and reads
 // the rubric.
-func (j *Judge) resize(p Pace) (err error) {
+func (j *Judge) resize(ctx context.Context, p Pace) (err error) {
 	if j.context != nil {
 		j.context.Close()
 	}
@@ -141,27 +142,34 @@ func (j *Judge) resize(p Pace) (err error) {
 	if err != nil {
 		return err
 	}
-	return j.readPrefix()
+	return j.readPrefix(ctx)
 }
 
-func (j *Judge) readPrefix() error {
+// readPrefix decodes what one pass takes at a time, as libllama would, to see
+// between two of them whether it is to go on.
+func (j *Judge) readPrefix(ctx context.Context) error {
 	tokens := make([]llama.Token, len(j.prefixIDs))
 	for i, id := range j.prefixIDs {
 		tokens[i] = llama.Token{ID: id, Position: int32(i)}
 	}
-	if err := j.context.Decode(tokens); err != nil {
-		return fmt.Errorf("rubric: %w", err)
+	for part := range slices.Chunk(tokens, max(j.pace.MicroBatch, 1)) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := j.context.Decode(part); err != nil {
+			return fmt.Errorf("rubric: %w", err)
+		}
 	}
 	return nil
 }
 
 // Reread forgets the prefix and reads it again, which every story would cost
 // if they did not share it.
-func (j *Judge) Reread() error {
+func (j *Judge) Reread(ctx context.Context) error {
 	if err := j.context.Forget(0, 0); err != nil {
 		return err
 	}
-	return j.readPrefix()
+	return j.readPrefix(ctx)
 }
 
 // Question is what a story is put into, for a program that asks the same.

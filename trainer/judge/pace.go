@@ -109,7 +109,7 @@ const Fewest = 8
 // try measures the stories/s of a pace; llama.ErrMemory says that it does not
 // fit.
 func (j *Judge) try(ctx context.Context, p Pace, stories []string) (float64, error) {
-	if err := j.resize(p); err != nil {
+	if err := j.resize(ctx, p); err != nil {
 		return 0, err
 	}
 	stories = stories[:min(len(stories), max(p.Wave, Fewest))]
