@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -68,7 +70,7 @@ func export(c *cli.Context) error {
 			return err
 		}
 		if err := exchange.WriteHF(f, out, card); err != nil {
-			return err
+			return noRoom(err)
 		}
 	case "gguf":
 		if fallen, err = exportGGUF(c, f, out); err != nil {
@@ -116,8 +118,8 @@ func exportGGUF(c *cli.Context, f *ggml.File, out string) ([]exchange.Fallback, 
 			return library.Quantize(uint32(t), rows, cols, t.Bytes(rows*cols), x)
 		}
 	}
-	if info, err := os.Stat(out); err == nil && info.IsDir() {
-		return nil, fault.New(fault.Usage, "export: --out %s is a folder: give the name of a file", out)
+	if err := replaceable(out); err != nil {
+		return nil, fault.New(fault.Usage, "export: --out %s %w", out, err)
 	}
 	to, err := os.Create(out + ".part")
 	if err != nil {
@@ -127,12 +129,20 @@ func exportGGUF(c *cli.Context, f *ggml.File, out string) ([]exchange.Fallback, 
 	fallen, err := exchange.WriteGGUF(f, to, t, quantize)
 	if err != nil {
 		to.Close()
-		return nil, err
+		return nil, noRoom(err)
 	}
 	if err := to.Close(); err != nil {
-		return nil, err
+		return nil, noRoom(err)
 	}
 	return fallen, os.Rename(out+".part", out)
+}
+
+// noRoom adds the remedy to the error of a full disk.
+func noRoom(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("export: %w: free some space or choose another --out", err)
+	}
+	return err
 }
 
 func openLibrary(c *cli.Context) (*llama.Library, error) {

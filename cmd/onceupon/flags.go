@@ -87,6 +87,8 @@ func interactFlags() []cli.Flag {
 	return append(slices.Concat(teacherFlags(), teachingFlags(), paceFlags()),
 		&cli.IntFlag{Name: "batches", Usage: "of the interaction", DefaultText: configured},
 		&cli.IntFlag{Name: "budget", Usage: "of the interaction, in words; 0 = no limit", DefaultText: configured},
+		&cli.Float64Flag{Name: "length-bonus", Usage: "what a long reply adds to the reward; 0 = nothing", DefaultText: configured},
+		&cli.Float64Flag{Name: "length-divisor", Usage: "words of a reply from which on the bonus is whole", DefaultText: configured},
 		overlapFlag(),
 		&cli.StringFlag{Name: "parity", Usage: "trl-0.9.4: every quirk of that version"},
 	)
@@ -151,6 +153,8 @@ func resolve(c *cli.Context) (config.Config, error) {
 	set("no-probe", func() { k.Teacher.Probe = !c.Bool("no-probe") })
 	set("batches", func() { k.Interact.Batches = c.Int("batches") })
 	set("budget", func() { k.Interact.BudgetWords = c.Int("budget") })
+	set("length-bonus", func() { k.Reward.LengthBonus = c.Float64("length-bonus") })
+	set("length-divisor", func() { k.Reward.LengthDivisor = c.Float64("length-divisor") })
 	set("overlap", func() { k.Interact.Overlap = c.String("overlap") })
 	set("parity", func() { k.PPO.Parity = c.String("parity") })
 	for _, f := range []struct {

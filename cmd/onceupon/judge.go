@@ -1,19 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/urfave/cli/v2"
 
 	"onceupon/trainer/config"
+	"onceupon/trainer/corpus"
 	"onceupon/trainer/fault"
 	"onceupon/trainer/judge"
 	"onceupon/trainer/metrics"
@@ -25,7 +21,7 @@ func judgeCommand() *cli.Command {
 		Name:  "judge",
 		Usage: "rate stories, or test whether a teacher can (--probe)",
 		Flags: append(slices.Concat(configFlags(), teacherFlags(), paceFlags()), maxUnreadableFlag(),
-			&cli.StringFlag{Name: "stories", Usage: "`FILE` with one story a line, or JSON lines with a field text; .zst too"},
+			&cli.StringFlag{Name: "stories", Usage: "`FILE` with one story a line, or JSON lines with a field text; .zst and .gz too"},
 			yesFlag("probe", "rate damaged stories and print the table"),
 			&cli.IntFlag{Name: "n", Usage: "stories of each kind of damage", DefaultText: configured},
 		),
@@ -138,31 +134,15 @@ func rate(c *cli.Context, k config.Config, j *judge.Judge, stories []string) err
 	return err
 }
 
-// readStories reads one story a line, or the field text of JSON lines.
+// readStories reads one story a line, or the field text of JSON lines. The file
+// is never without one: corpus.Read refuses blank text.
 func readStories(path string) ([]string, error) {
-	f, err := os.Open(path)
+	text, err := corpus.Read(path)
 	if err != nil {
-		return nil, fault.New(fault.Usage, "--stories: %w", err)
-	}
-	defer f.Close()
-	var r io.Reader = f
-	if strings.HasSuffix(path, ".zst") {
-		z, err := zstd.NewReader(f)
-		if err != nil {
-			return nil, err
-		}
-		defer z.Close()
-		r = z
-	}
-	text, err := io.ReadAll(r)
-	if err != nil {
-		return nil, fault.New(fault.Damaged, "--stories %s: %w", path, err)
-	}
-	if bytes.IndexByte(text, 0) >= 0 || !utf8.Valid(text) {
-		return nil, fault.New(fault.Damaged, "--stories %s: is not UTF-8 text: give a text file", path)
+		return nil, fmt.Errorf("--stories: %w", err)
 	}
 	var stories []string
-	for n, line := range strings.Split(string(text), "\n") {
+	for n, line := range strings.Split(text, "\n") {
 		if line = strings.TrimSpace(line); line == "" {
 			continue
 		}
@@ -176,9 +156,6 @@ func readStories(path string) ([]string, error) {
 			line = *record.Text
 		}
 		stories = append(stories, line)
-	}
-	if len(stories) == 0 {
-		return nil, fault.New(fault.Usage, "--stories %s: no story in it", path)
 	}
 	return stories, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,10 +64,22 @@ func tokenizerTrain(c *cli.Context) error {
 	return r.Emit(map[string]any{"event": "result", "command": "tokenizer", "file": c.String("out"), "tokens": t.VocabSize(), "words": text.Words()})
 }
 
+// replaceable says why a path must not be renamed over: as root that would take
+// the place of a device.
+func replaceable(path string) error {
+	switch info, err := os.Stat(path); {
+	case err != nil || info.Mode().IsRegular():
+		return nil
+	case info.IsDir():
+		return errors.New("is a folder: give the name of a file")
+	}
+	return errors.New("is not a regular file")
+}
+
 // writable says why a file could not be written.
 func writable(path string) error {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return errors.New("is a folder")
+	if err := replaceable(path); err != nil {
+		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".onceupon.*")
 	if err != nil {
@@ -75,12 +88,31 @@ func writable(path string) error {
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
+// standardInput is all of it, unless somebody who was to type it gives up.
+func standardInput(ctx context.Context) ([]byte, error) {
+	type input struct {
+		text []byte
+		err  error
+	}
+	read := make(chan input, 1)
+	go func() {
+		text, err := io.ReadAll(os.Stdin)
+		read <- input{text, err}
+	}()
+	select {
+	case in := <-read:
+		return in.text, in.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 func tokenizerEncode(c *cli.Context) error {
 	t, err := tokenizer.Load(c.String("tokenizer"))
 	if err != nil {
 		return err
 	}
-	text, err := io.ReadAll(os.Stdin)
+	text, err := standardInput(c.Context)
 	if err != nil {
 		return err
 	}
@@ -97,7 +129,7 @@ func tokenizerDecode(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	text, err := io.ReadAll(os.Stdin)
+	text, err := standardInput(c.Context)
 	if err != nil {
 		return err
 	}

@@ -85,6 +85,7 @@ func (c Config) rules() []rule {
 		atLeast("pretrain.grad_clip", p.GradClip, 0),
 		within("pretrain.warmup", p.Warmup, 0, 1),
 		oneOf("pretrain.schedule", p.Schedule, "linear", "cosine", "constant"),
+		{"pretrain.milestones", p.Milestones, len(p.Milestones) == 0 || slices.Min(p.Milestones) > 0, "numbers of words, each above 0"},
 		within("pretrain.dropout", p.Dropout, 0, 0.9),
 		{"rollout.prompt", fmt.Sprintf("%q", c.Rollout.Prompt), c.Rollout.Prompt != "", "a text"},
 		within("rollout.stories", float64(c.Rollout.Stories), 2, 1<<16),

@@ -85,7 +85,7 @@ func TestFilesAreRefused(t *testing.T) {
 			t.Errorf("%q: %v; want one line with %q", c.text, err, c.says)
 		}
 	}
-	if _, err := Load("none.toml"); fault.Code(err) != int(fault.Usage) {
+	if _, err := Load("none.toml"); fault.Code(err) != int(fault.Capability) {
 		t.Errorf("missing file: %v", err)
 	}
 }

@@ -43,7 +43,7 @@ func Load(name string) (Config, error) {
 	}
 	text, err := os.ReadFile(name)
 	if errors.Is(err, os.ErrNotExist) {
-		return c, fault.New(fault.Usage, "config %s: no such file; %s are built in", name, strings.Join(Presets, ", "))
+		return c, fault.New(fault.Capability, "config %s: no such file; %s are built in", name, strings.Join(Presets, ", "))
 	}
 	if err != nil {
 		return c, fault.New(fault.Usage, "config: %w", err)

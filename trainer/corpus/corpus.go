@@ -38,10 +38,10 @@ var extensions = []string{".txt", ".zst", ".gz"}
 func Open(ctx context.Context, path string) (*Corpus, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fault.New(fault.Usage, "corpus %s: no such file or folder", path)
+		return nil, fault.New(fault.Capability, "corpus %s: no such file or folder", path)
 	}
 	if err != nil {
-		return nil, err
+		return nil, fault.New(fault.Capability, "corpus: %w", err)
 	}
 	paths := []string{path}
 	if info.IsDir() {
@@ -88,9 +88,12 @@ func textFiles(dir string) ([]string, error) {
 func Read(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", err
+		return "", fault.Wrap(fault.Capability, err)
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return "", fault.New(fault.Usage, "%s: is a folder: give a file", path)
+	}
 	var r io.Reader = f
 	switch filepath.Ext(path) {
 	case ".zst":

@@ -73,7 +73,7 @@ func TestBadFiles(t *testing.T) {
 		path string
 		want fault.Kind
 	}{
-		"missing":      {filepath.Join(t.TempDir(), "none.txt"), fault.Usage},
+		"missing":      {filepath.Join(t.TempDir(), "none.txt"), fault.Capability},
 		"empty":        {file(t, "empty.txt", nil), fault.Usage},
 		"blank":        {file(t, "blank.txt", []byte("\n \n")), fault.Usage},
 		"binary":       {file(t, "binary.txt", []byte("ab\x00cd")), fault.Usage},

@@ -19,7 +19,7 @@ const (
 	Failed      Kind = 1   // any other failure
 	Usage       Kind = 2   // wrong flag, argument or configuration value
 	Capability  Kind = 3   // the machine lacks a file, library or device
-	Numbers     Kind = 4   // NaN, or a guard on KL or entropy tripped
+	Numbers     Kind = 4   // NaN, or the guard on the KL tripped
 	Teacher     Kind = 5   // ratings unreadable above the limit, or the probe failed
 	Damaged     Kind = 6   // a file is not what its format promises
 	Interrupted Kind = 130 // stopped by a signal, a checkpoint was written

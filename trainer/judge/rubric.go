@@ -34,7 +34,7 @@ func LoadRubric(name string) (Rubric, error) {
 	if err != nil {
 		if text, err = os.ReadFile(name); err != nil {
 			if errors.Is(err, os.ErrNotExist) {
-				return Rubric{}, fault.New(fault.Usage, "rubric %s: no such file; plain and chat are built in", name)
+				return Rubric{}, fault.New(fault.Capability, "rubric %s: no such file; plain and chat are built in", name)
 			}
 			return Rubric{}, fault.New(fault.Usage, "rubric %s: %w: give a TOML file", name, err)
 		}
