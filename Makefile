@@ -14,7 +14,7 @@ VENV := build/venv
 # PyTorch and transformers are gigabytes: outside the tree, where scripts/peers looks too.
 PEERS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/onceupon/peers/torch
 
-.PHONY: teacher-cuda build run test native fetch lint clean cuda cuda-resources gpu-binaries test-emulation check-tools check-test-tools test-native test-go recorded test-peers test-peers-if-cached fuzz instructions peers
+.PHONY: teacher-cuda build run test native fetch lint clean cuda bench cuda-resources gpu-binaries test-emulation check-tools check-test-tools test-native test-go recorded test-peers test-peers-if-cached fuzz instructions peers
 
 build: native fetch
 	go build $(if $(REVISION),-ldflags '-X onceupon/trainer/bench.revision=$(REVISION)') -o bin/onceupon ./cmd/onceupon
@@ -137,6 +137,12 @@ test-go: build $(VENV)/stamp recorded
 # Instruction counts of the kernels against those recorded (bench/results).
 instructions: native
 	scripts/instructions
+
+# Ops, training step, telling and PPO of this machine beside its roofline;
+# `onceupon bench --help` has the rest.
+bench: build
+	bin/onceupon bench ops --markdown
+	bin/onceupon bench student --markdown
 
 # The peers of `onceupon bench`, into the user's cache.
 peers:
