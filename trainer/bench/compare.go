@@ -14,7 +14,7 @@ func Read(path string) (Report, error) {
 	var r Report
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return r, fault.Wrap(fault.Capability, err)
+		return r, fault.New(fault.Capability, "%w: give what `bench --json` wrote", err)
 	}
 	if err := json.Unmarshal(lastLine(text), &r); err != nil {
 		return r, fault.New(fault.Damaged, "%s: not a report of `bench --json`: %w", path, err)

@@ -38,7 +38,7 @@ var extensions = []string{".txt", ".zst", ".gz"}
 func Open(ctx context.Context, path string) (*Corpus, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fault.New(fault.Capability, "corpus %s: no such file or folder", path)
+		return nil, fault.New(fault.Capability, "corpus %s: no such file or folder: give the path of a text", path)
 	}
 	if err != nil {
 		return nil, fault.New(fault.Capability, "corpus: %w", err)
@@ -128,7 +128,7 @@ func Read(path string) (string, error) {
 			}
 			at += n
 		}
-		return "", fault.New(fault.Usage, "%s: is not UTF-8 (byte %d): convert it with iconv", path, at)
+		return "", fault.New(fault.Usage, "%s: is not UTF-8 (line %d, byte %d): convert it with iconv", path, 1+bytes.Count(text[:at], []byte("\n")), at)
 	}
 	return strings.ReplaceAll(string(text), "\r\n", "\n"), nil
 }

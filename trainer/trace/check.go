@@ -1,7 +1,10 @@
 package trace
 
 import (
+	"errors"
+	"io/fs"
 	"math"
+	"os"
 	"strconv"
 	"strings"
 
@@ -107,6 +110,19 @@ func (c *checks) parameters(what string, m *student.Model, array student.Array, 
 // constant is the same tolerance for every element.
 func constant(tolerance float64) func(int) float64 {
 	return func(int) float64 { return tolerance }
+}
+
+// isFolder says what is wrong with a path that is no folder; what a folder lacks
+// is a damage of it.
+func isFolder(dir string) error {
+	info, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.Capability, "trace %s: no such folder: give one that scripts/record-gpt2 or TRL wrote (docs/formats.md)", dir)
+	}
+	if err == nil && !info.IsDir() {
+		return fault.New(fault.Usage, "trace %s: is a file: give the folder that it is in", dir)
+	}
+	return err
 }
 
 // open opens weights of a trace; that they are not there is a damage of the

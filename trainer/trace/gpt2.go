@@ -16,6 +16,9 @@ import (
 // with the cases right and left (padding), their gradients, and the weights
 // after three AdamW steps. The README of the folder describes the arrays.
 func GPT2(dir string, o Options) ([]Check, error) {
+	if err := isFolder(dir); err != nil {
+		return nil, err
+	}
 	var meta gpt2Meta
 	if err := readJSON(filepath.Join(dir, "meta.json"), &meta); err != nil {
 		return nil, err

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,6 +20,9 @@ import (
 // models, and per case CASE.json (settings, statistics), CASE.npz (arrays) and
 // CASE.after.safetensors. All quirks of that version are on.
 func PPO(ctx context.Context, dir string, o Options) ([]Check, error) {
+	if err := isFolder(dir); err != nil {
+		return nil, err
+	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.npz"))
 	if err != nil {
 		return nil, err
@@ -38,9 +40,6 @@ func PPO(ctx context.Context, dir string, o Options) ([]Check, error) {
 		all = append(all, checks...)
 	}
 	if len(all) == 0 {
-		if _, err := os.Stat(dir); err != nil {
-			return nil, fault.New(fault.Damaged, "trace: %w", err)
-		}
 		return nil, fault.New(fault.Damaged, "%s: no %s.npz with %[2]s.json in this folder", dir, cmp.Or(o.Case, "CASE"))
 	}
 	return all, nil
