@@ -159,7 +159,7 @@ func TestSafetensorsParts(t *testing.T) {
 		`{"weight_map":{"a":"../1.safetensors"}}`:                                      "no file beside it",
 		`{"weight_map":{"a":"/etc/passwd"}}`:                                           "no file beside it",
 		`{"weight_map":{"a":"3.safetensors"}}`:                                         "no such file",
-		`{"weight_map":[]}`:                                                            "cannot unmarshal",
+		`{"weight_map":[]}`:                                                            "field weight_map must be an object, found array",
 		`{"weight_map":{"a":"1.safetensors","b":"2.safetensors","c":"2.safetensors"}}`: `"c" is not in 2.safetensors`,
 	} {
 		put("index.json", []byte(index))

@@ -3,8 +3,10 @@ package evaluate
 import (
 	"context"
 	"math"
+	"slices"
 	"strings"
 
+	"onceupon/trainer/fault"
 	"onceupon/trainer/metrics"
 )
 
@@ -35,12 +37,16 @@ func ReadNominalizations(path string) ([]Nominalization, error) {
 		all = append(all, Nominalization{first, second, *l.Ratio, at})
 		return nil
 	})
+	if err == nil && !slices.ContainsFunc(all, func(n Nominalization) bool { return n.Ratio != all[0].Ratio }) {
+		err = fault.New(fault.Usage, "%s: the ratio is the same in every line: it ranks nothing, give more adjectives", path)
+	}
 	return all, err
 }
 
 // Agreement is Spearman's rho between people's ratios and the student's
 // P(first), in percent, with its 95 % interval: Fisher's z with the variance
-// (1 + rho^2/2)/(n - 3) of Bonett and Wright (2000); nil below four items.
+// (1 + rho^2/2)/(n - 3) of Bonett and Wright (2000); nil below four items and for
+// a rho of 1 or -1, whose z is not finite.
 type Agreement struct {
 	Score    float64
 	Interval *[2]float64
@@ -75,7 +81,7 @@ func agree(all []Nominalization, scores [][]float64) Agreement {
 	}
 	rho := metrics.Spearman(people, prefers)
 	a := Agreement{Score: 100 * rho, Items: len(all)}
-	if n := float64(len(all)); n > 3 {
+	if n := float64(len(all)); n > 3 && math.Abs(rho) < 1 {
 		half := 1.96 * math.Sqrt((1+rho*rho/2)/(n-3))
 		a.Interval = &[2]float64{100 * math.Tanh(math.Atanh(rho)-half), 100 * math.Tanh(math.Atanh(rho)+half)}
 	}

@@ -152,8 +152,7 @@ func TestWeightsThatAreNotNumbers(t *testing.T) {
 
 // Paradigm a: right, wrong, tie, right = 75 %, strictly 50 %. Paradigm b: 1 of
 // 2. The mean counts paradigms, not pairs. Half widths by Student's t: of a
-// 3.182 * 50 / sqrt 4 = 79.55, of b 12.706 * 70.71 / sqrt 2 = 635.3; together
-// sqrt(79.55^2 + 635.3^2) / 2 = 320.1.
+// 3.182 * 50 / sqrt 4 = 79.55, of b 12.706 * 70.71 / sqrt 2 = 635.3.
 func TestPreferenceIsAMeanOverParadigms(t *testing.T) {
 	var pairs []Pair
 	for _, uid := range []string{"a", "b", "a", "a", "b", "a"} {
@@ -167,8 +166,19 @@ func TestPreferenceIsAMeanOverParadigms(t *testing.T) {
 	if want := map[string]Accuracy{"a": {75, 50, 4, 1}, "b": {50, 50, 2, 0}}; !reflect.DeepEqual(p.UIDs, want) {
 		t.Errorf("%+v", p.UIDs)
 	}
-	if math.Abs(p.Interval[1]-62.5-320.1) > 0.1 || math.Abs(p.Interval[0]+p.Interval[1]-125) > 1e-9 {
+	if *p.Interval != [2]float64{0, 100} { // the half width is more than the scale
 		t.Errorf("interval %v", *p.Interval)
+	}
+	// Fifty times as many: of a 1.972 * 43.41 / sqrt 200 = 6.053, of b
+	// 1.984 * 50.25 / sqrt 100 = 9.971; together 11.664 / 2.
+	if p := prefer(slices.Repeat(pairs, 50), slices.Repeat(scores, 50)); math.Abs(p.Interval[1]-62.5-5.832) > 0.01 || math.Abs(p.Interval[0]+p.Interval[1]-125) > 1e-9 {
+		t.Errorf("interval %v", *p.Interval)
+	}
+	if p := prefer(pairs[:1], scores[:1]); p.Interval != nil {
+		t.Errorf("of one pair: %v", *p.Interval)
+	}
+	if p := prefer(slices.Repeat(pairs[:1], 9), slices.Repeat(scores[:1], 9)); p.Interval != nil || p.Score != 100 {
+		t.Errorf("nothing but right: %+v", p)
 	}
 	if p := prefer(append(pairs, Pair{UID: "c"}), append(scores, []float64{0, 0})); p.Interval != nil || p.Score != 75 {
 		t.Errorf("one pair of c: %+v", p)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"onceupon/trainer/corpus"
@@ -31,14 +32,35 @@ func plainName(path string) string {
 	return strings.TrimSuffix(strings.TrimSuffix(path, ".zst"), ".gz")
 }
 
+// read is the text of a file. Whatever keeps it from being text is a damage, as
+// it is of a line.
+func read(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", absent(path, err)
+	}
+	if info.IsDir() {
+		return "", fault.New(fault.Usage, "%s: is a folder: give a file", path)
+	}
+	text, err := corpus.Read(path)
+	return text, fault.Wrap(fault.Damaged, err)
+}
+
+func absent(path string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.Capability, "%s: no such file or folder: docs/evaluation.md says where the data come from", path)
+	}
+	return err
+}
+
 // files are path itself, or what a folder holds of JSON Lines, in order.
 func files(path string) ([]string, error) {
 	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fault.New(fault.Usage, "%s: no such file or folder", path)
+	if err != nil {
+		return nil, absent(path, err)
 	}
-	if err != nil || !info.IsDir() {
-		return []string{path}, err
+	if !info.IsDir() {
+		return []string{path}, nil
 	}
 	var all []string
 	err = filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
@@ -47,6 +69,12 @@ func files(path string) ([]string, error) {
 		}
 		return err
 	})
+	slices.Sort(all)
+	for i := 1; i < len(all); i++ {
+		if plainName(all[i]) == plainName(all[i-1]) {
+			return nil, fault.New(fault.Usage, "%s and %s are one file twice, whose lines would count twice: remove one", all[i-1], all[i])
+		}
+	}
 	if err == nil && len(all) == 0 {
 		err = fault.New(fault.Usage, "%s: the folder has no .jsonl, .jsonl.zst or .jsonl.gz file", path)
 	}
@@ -60,7 +88,7 @@ func readLines[T any](path string, add func(Place, T) error) error {
 		return err
 	}
 	for _, p := range paths {
-		text, err := corpus.Read(p)
+		text, err := read(p)
 		if err != nil {
 			return err
 		}

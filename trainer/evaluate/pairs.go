@@ -76,7 +76,7 @@ type Accuracy struct {
 // Preference is the mean over paradigms.
 type Preference struct {
 	Accuracy
-	Interval *[2]float64 // 95 %; nil when a paradigm has a single pair
+	Interval *[2]float64 // 95 %, within 0..100; nil when a paradigm has a single pair, or none both right and wrong ones
 	UIDs     map[string]Accuracy
 }
 
@@ -115,27 +115,31 @@ func prefer(pairs []Pair, scores [][]float64) Preference {
 			a.Ties++
 		}
 		if good >= bad {
-			x = 100
+			x = 1
+			a.Score++
 		}
 		uids[p.UID], right[p.UID] = a, append(right[p.UID], x)
 	}
 	r := Preference{UIDs: uids}
-	squares, single := 0.0, false
+	squares, single, varies := 0.0, false, false
 	for _, uid := range slices.Sorted(maps.Keys(uids)) {
-		a, n := uids[uid], float64(len(uids))
-		var half float64
-		a.Score, half = metrics.MeanCI(right[uid])
-		a.Strict = a.Score - 100*float64(a.Ties)/float64(a.Items)
+		a, items := uids[uid], float64(uids[uid].Items)
+		single = single || a.Items < 2
+		varies = varies || a.Score > 0 && a.Score < items
+		a.Score, a.Strict = 100*a.Score/items, 100*(a.Score-float64(a.Ties))/items
 		uids[uid] = a
-		r.Score += a.Score / n
-		r.Strict += a.Strict / n
+		r.Score += a.Score
+		r.Strict += a.Strict
 		r.Items += a.Items
 		r.Ties += a.Ties
-		squares += half * half / (n * n)
-		single = single || a.Items < 2
+		_, half := metrics.MeanCI(right[uid])
+		squares += half * half
 	}
-	if half := math.Sqrt(squares); !single {
-		r.Interval = &[2]float64{r.Score - half, r.Score + half}
+	n := float64(len(uids))
+	r.Score /= n
+	r.Strict /= n
+	if half := 100 * math.Sqrt(squares) / n; !single && varies {
+		r.Interval = &[2]float64{max(0, r.Score-half), min(100, r.Score+half)}
 	}
 	return r
 }

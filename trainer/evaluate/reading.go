@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"onceupon/trainer/corpus"
 	"onceupon/trainer/fault"
 )
 
@@ -35,10 +34,7 @@ var (
 // ReadWords reads the CSV of reading times: item is the context of a word,
 // prev_item and prev_word say which word is before it.
 func ReadWords(path string) ([]Word, error) {
-	if _, err := files(path); err != nil {
-		return nil, err
-	}
-	text, err := corpus.Read(path)
+	text, err := read(path)
 	if err != nil {
 		return nil, err
 	}
@@ -59,10 +55,13 @@ func ReadWords(path string) ([]Word, error) {
 		if errors.Is(err, io.EOF) {
 			return words, nil
 		}
-		if err != nil {
-			return nil, fault.New(fault.Damaged, "%s: %w", path, err)
+		if err != nil && !errors.Is(err, csv.ErrFieldCount) {
+			return nil, fault.New(fault.Damaged, "%s: %w: write it as RFC 4180 has it", path, err)
 		}
 		line, _ := table.FieldPos(0)
+		if len(record) != len(header) {
+			return nil, fault.New(fault.Damaged, "%s: line %d has %d fields, the header %d: give every column, empty where it is missing", path, line, len(record), len(header))
+		}
 		w := Word{At: Place{path, line}, Previous: -1}
 		var failed error
 		column := func(name string) string { return record[slices.Index(header, name)] }
@@ -207,5 +206,8 @@ func gain(y, surprisals []float64, base [][]float64) (Gain, error) {
 	}
 	g.R2Base, g.R2Model = rSquared(rows[0], rows[2:]), rSquared(rows[0], append(rows[2:len(rows):len(rows)], rows[1]))
 	g.Score = 100 * (g.R2Model - g.R2Base) / (1 - g.R2Base)
+	if math.IsNaN(g.Score) || math.IsInf(g.Score, 0) {
+		return g, fault.New(fault.Usage, "R2 of the base is %g: the values are too large for a regression, or nothing is left to be explained", g.R2Base)
+	}
 	return g, nil
 }

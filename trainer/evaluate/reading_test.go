@@ -94,7 +94,7 @@ func TestWordsAreRead(t *testing.T) {
 		header + "The,cat,1,x,5,,,1,2,3,4,5\n":     "line 2: field length \"x\" is not a number",
 		header + "The,cat,1,3,5,A,dog,1,2,3,4,5\n": "line 2: field prev_word \"dog\" is the word of no line before",
 		header + "The,,1,3,5,,,1,2,3,4,5\n":        "line 2: field item or word is empty",
-		header + "The,cat\n":                       "wrong number of fields",
+		header + "The,cat\n":                       "line 2 has 2 fields, the header 12: give every column",
 		header + "The,\"cat,1,3,5,,,1,2,3,4,5\n":   "line 2",
 		header + "The,cat,1,3,5,,,1,2,3,4,+Inf\n":  "line 2: field self_paced_reading_time",
 	} {
@@ -151,6 +151,10 @@ func TestAgreement(t *testing.T) {
 	if a := agree(all[:3], scores[:3]); a.Interval != nil || math.Abs(a.Score-100) > 1e-9 {
 		t.Errorf("%+v", a)
 	}
+	scores[3][1] = -500 // now all four are in people's order
+	if a := agree(all, scores); a.Interval != nil || a.Score != 100 {
+		t.Errorf("a rho of 1, whose z is not finite: %+v", a)
+	}
 }
 
 func TestNominalizationsAreRead(t *testing.T) {
@@ -162,6 +166,10 @@ func TestNominalizationsAreRead(t *testing.T) {
 		if _, err := ReadNominalizations(write(t, "w.jsonl", text)); err == nil || !strings.Contains(err.Error(), want) || fault.Code(err) != int(fault.Damaged) {
 			t.Errorf("%s: %v", text, err)
 		}
+	}
+	same := `{"sentences": "a b\tc d", "ratio": 0.5}` + "\n"
+	if _, err := ReadNominalizations(write(t, "w.jsonl", same+same)); fault.Code(err) != int(fault.Usage) || !strings.Contains(err.Error(), "the ratio is the same in every line") {
+		t.Error(err)
 	}
 	all, err := ReadNominalizations(data(t, "wug_adj/wug_adj_nominalization_rebuilt.jsonl"))
 	if err != nil || len(all) != 200 || all[0].First != "Create a noun out of the following adjective: actignable. actignability" {

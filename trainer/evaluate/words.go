@@ -3,8 +3,6 @@ package evaluate
 import (
 	"strings"
 	"unicode"
-
-	"onceupon/trainer/corpus"
 )
 
 // Vocabulary is a set of words in lower case.
@@ -12,10 +10,7 @@ type Vocabulary map[string]bool
 
 // ReadVocabulary reads one word a line.
 func ReadVocabulary(path string) (Vocabulary, error) {
-	if _, err := files(path); err != nil {
-		return nil, err
-	}
-	text, err := corpus.Read(path)
+	text, err := read(path)
 	if err != nil {
 		return nil, err
 	}

@@ -6,8 +6,10 @@ package fault
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 )
 
@@ -47,10 +49,28 @@ func Wrap(kind Kind, err error) error {
 	return &fault{kind, err}
 }
 
-// Brief cuts a long message: encoding/json's repeat what they read, which may
-// be as long as the file. What the error wraps is lost then.
+// Brief says in short what a decoder of text found. encoding/json's messages
+// repeat what they read, which may be as long as the file, and name types of the
+// program. What the error wraps is lost where it is said anew.
 func Brief(err error) error {
 	const most = 200
+	if other, is := err.(*json.UnmarshalTypeError); is { // itself: a wrapping says more
+		needed := "a number in range"
+		switch other.Type.Kind() {
+		case reflect.String:
+			needed = "text"
+		case reflect.Bool:
+			needed = "true or false"
+		case reflect.Struct, reflect.Map:
+			needed = "an object"
+		case reflect.Slice, reflect.Array:
+			needed = "a list"
+		}
+		err = fmt.Errorf("must be %s, found %s", needed, other.Value)
+		if other.Field != "" {
+			err = fmt.Errorf("field %.80s %w", other.Field, err)
+		}
+	}
 	if text := err.Error(); len(text) > most {
 		return errors.New(strings.ToValidUTF8(text[:most], "") + "...")
 	}

@@ -2,10 +2,35 @@ package fault
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 )
+
+// What a decoder says of a value of another type names the field and JSON's
+// words, no type of Go's.
+func TestBriefOfAnotherType(t *testing.T) {
+	var into struct {
+		Text  string
+		Score float64
+		Deep  struct{ Marks []int }
+	}
+	for text, want := range map[string]string{
+		`{"Text": 5}`:            "field Text must be text, found number",
+		`{"Score": 1e999}`:       "field Score must be a number in range, found number 1e999",
+		`{"Deep": {"Marks": 1}}`: "field Deep.Marks must be a list, found number",
+		`[]`:                     "must be an object, found array",
+	} {
+		if err := Brief(json.Unmarshal([]byte(text), &into)); err.Error() != want {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+	if err := Brief(json.Unmarshal([]byte(`{"Score": 1`+strings.Repeat("0", 999)+`}`), &into)); len(err.Error()) > 250 {
+		t.Errorf("%d bytes", len(err.Error()))
+	}
+}
 
 func TestCode(t *testing.T) {
 	damaged := New(Damaged, "file %q: short", "x.gguf")
