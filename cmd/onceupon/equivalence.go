@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/urfave/cli/v2"
@@ -15,8 +17,8 @@ func equivalenceCommand() *cli.Command {
 		Name:  "equivalence",
 		Usage: "how many words of pretraining an interaction is worth",
 		Flags: append(commonFlags(),
-			&cli.StringFlag{Name: "points", Usage: "CSV `FILE` of pretrain_words,score: pretraining alone", Required: true},
-			&cli.StringFlag{Name: "result", Usage: "CSV `FILE` of pretrain_words,budget_words,score: the interaction", Required: true},
+			&cli.StringSliceFlag{Name: "points", Usage: "CSV `FILE` of pretrain_words,score: pretraining alone; or run FOLDERs, a flag for each, whose scores before their interaction are taken"},
+			&cli.StringFlag{Name: "result", Usage: "CSV `FILE` of pretrain_words,budget_words,score: the interaction; or a run FOLDER", Required: true},
 			&cli.StringFlag{Name: "method", Value: string(equivalence.Milestone), Usage: "between two points: milestone = none, the last one reached, as the paper does; linear in words; log-linear"}),
 		Action: worth,
 	}
@@ -27,11 +29,10 @@ func worth(c *cli.Context) error {
 	if !slices.Contains(equivalence.Methods, method) {
 		return fault.New(fault.Usage, "equivalence: --method %q must be one of %q", method, equivalence.Methods)
 	}
-	points, err := equivalence.ReadPoints(c.String("points"))
-	if err != nil {
-		return err
+	if len(c.StringSlice("points")) == 0 {
+		return usageError(c, errors.New("--points is needed"), true)
 	}
-	result, err := equivalence.ReadResult(c.String("result"))
+	points, result, err := read(c.StringSlice("points"), c.String("result"))
 	if err != nil {
 		return err
 	}
@@ -56,6 +57,43 @@ func worth(c *cli.Context) error {
 		Score         float64 `json:"score"`
 		equivalence.Worth
 	}{"result", "equivalence", result.PretrainWords, result.BudgetWords, result.Score.Mean, w})
+}
+
+// read reads both sides, each from a table or from runs.
+func read(from []string, to string) (points []equivalence.Point, result equivalence.Result, err error) {
+	var runs []equivalence.Run
+	for _, path := range from {
+		if !isDir(path) && len(from) == 1 {
+			break
+		}
+		r, err := equivalence.ReadRun(path)
+		if err != nil {
+			return nil, result, err
+		}
+		runs = append(runs, r)
+	}
+	if runs != nil {
+		points, err = equivalence.PointsOf(runs)
+	} else {
+		points, err = equivalence.ReadPoints(from[0])
+	}
+	if err != nil {
+		return nil, result, err
+	}
+	if !isDir(to) {
+		result, err = equivalence.ReadResult(to)
+		return points, result, err
+	}
+	r, err := equivalence.ReadRun(to)
+	if err != nil {
+		return nil, result, err
+	}
+	return points, r.After, equivalence.Comparable(append(runs, r))
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // spread is an interval for people.

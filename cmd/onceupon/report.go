@@ -28,6 +28,9 @@ func reportAgain(c *cli.Context) error {
 		return fault.New(fault.Usage, "report: give one run folder, not %d arguments", c.NArg())
 	}
 	folder := c.Args().First()
+	if folder == "" { // what a shell makes of an unset variable
+		return fault.New(fault.Usage, "report: the path of the run folder is empty: give one")
+	}
 	page := filepath.Join(folder, "report.html")
 	if c.IsSet("output") {
 		page = c.String("output")
@@ -35,8 +38,10 @@ func reportAgain(c *cli.Context) error {
 	if filepath.Ext(page) != ".html" { // so that no file of a run is ever written over
 		return fault.New(fault.Usage, "report: --output %q must end in .html", page)
 	}
-	if _, err := os.Stat(folder); err != nil {
+	if info, err := os.Stat(folder); err != nil {
 		return fault.New(fault.Capability, "report: %w: give the folder of a run", err)
+	} else if !info.IsDir() {
+		return fault.New(fault.Usage, "report: %s is a file: give the folder of a run", folder)
 	}
 	// A run writes its own page when it ends: an older one must not replace it.
 	if err := runfolder.Idle(folder); err != nil && !c.IsSet("output") {

@@ -135,5 +135,8 @@ func tell(r *metrics.Reporter, e metrics.ResultEvent, page string) {
 	if e.Distinct2After < report.Repetitive*e.Distinct2Before {
 		r.Say("the stories repeat themselves more than before: the rise is not to be trusted")
 	}
+	if e.PretrainWords != nil && e.RiseCI[0] > 0 {
+		r.Say("what the rise is worth in words of pretraining takes students that have read more than %d: the report has the commands", *e.PretrainWords)
+	}
 	r.Say("report: %s", page)
 }

@@ -218,6 +218,18 @@ func readHeader(folder string) (Header, error) {
 	return h, nil
 }
 
+// ReadState reads the trainer's state of a checkpoint whose files are whole.
+func ReadState(folder string, state any) error {
+	h, err := readHeader(folder)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(h.State, state); err != nil {
+		return fault.New(fault.Damaged, "%s: %w", filepath.Join(folder, "state.json"), fault.Brief(err))
+	}
+	return nil
+}
+
 // Latest returns the undamaged checkpoint with the highest counter, "" when
 // there is none, and clears what a crash left behind. When only damaged ones
 // are there, that is the error.

@@ -4,6 +4,7 @@
 package equivalence
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -81,6 +82,9 @@ func Of(points []Point, result Result, method Method) (Worth, error) {
 	if method == LogLinear && points[0].Words == 0 {
 		return Worth{}, fault.New(fault.Usage, "log-linear: a point of 0 words has no logarithm: take --method linear or leave the point out")
 	}
+	if last := points[len(points)-1].Words; last < result.PretrainWords && result.Score.Mean > highest(points) {
+		return Worth{}, fault.New(fault.Usage, "the points end at %d words, none reaches the score %g, and its student had read %d: give points of more words", last, result.Score.Mean, result.PretrainWords)
+	}
 	means := make([]float64, len(points))
 	for i, p := range points {
 		means[i] = p.Score.Mean
@@ -113,6 +117,10 @@ func Of(points []Point, result Result, method Method) (Worth, error) {
 	return w, nil
 }
 
+func highest(points []Point) float64 {
+	return slices.MaxFunc(points, func(a, b Point) int { return cmp.Compare(a.Score.Mean, b.Score.Mean) }).Score.Mean
+}
+
 // silent names the scores whose error nobody gave.
 func silent(points []Point, result Result) string {
 	var without []string
@@ -131,7 +139,7 @@ func silent(points []Point, result Result) string {
 	if missing == nil {
 		return ""
 	}
-	return strings.Join(missing, " and ") + " come without n and sd, ci_low and ci_high, or several rows"
+	return "nothing tells the error of " + strings.Join(missing, " and ") + " (n and sd, ci_low and ci_high, or rows that differ)"
 }
 
 // falls is the first score that is lower than the one before it, or 0.

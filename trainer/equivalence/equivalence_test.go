@@ -30,7 +30,7 @@ func TestPaper(t *testing.T) {
 		if w.Equivalent != w.Words+90_000_000 || w.Beyond || (w.Bound == AtLeast) != (method == Milestone) || w.Method != string(method) {
 			t.Errorf("%s: %+v", method, w)
 		}
-		if w.CI != nil || len(w.Notes) != 1 || !strings.HasPrefix(w.Notes[0], "no interval: the points of 20000000, ") {
+		if w.CI != nil || len(w.Notes) != 1 || !strings.HasPrefix(w.Notes[0], "no interval: nothing tells the error of the points of 20000000, ") {
 			t.Errorf("%s: an interval of nothing: %v, %q", method, w.CI, w.Notes)
 		}
 	}
@@ -89,6 +89,12 @@ func TestOf(t *testing.T) {
 			t.Errorf("%v: %q, %q", c.points, w.Method, w.Notes)
 		}
 	}
+	if _, err := Of(curve(1, 2), Result{PretrainWords: 30, Score: Score{Mean: 3}}, Linear); fault.Code(err) != int(fault.Usage) || err.Error() != "the points end at 20 words, none reaches the score 3, and its student had read 30: give points of more words" {
+		t.Errorf("points that say nothing: %v", err)
+	}
+	if w, err := Of(curve(1, 2), Result{PretrainWords: 30, Score: Score{Mean: 1.5}}, Linear); err != nil || w.Words != -15 {
+		t.Errorf("a student that got worse: %+v, %v", w, err)
+	}
 	if _, err := Of([]Point{{0, Score{}}, {1, Score{Mean: 1}}}, Result{}, LogLinear); fault.Code(err) != int(fault.Usage) {
 		t.Errorf("the logarithm of 0: %v", err)
 	}
@@ -133,7 +139,7 @@ func TestInterval(t *testing.T) {
 	}
 	// One point without an error leaves no interval.
 	points[1].Score.Freedom = 0
-	if w, _ := Of(points, Result{Score: Score{5, .5, exact}}, Linear); w.CI != nil || !strings.HasPrefix(w.Notes[0], "no interval: the points of 1000 words come") {
+	if w, _ := Of(points, Result{Score: Score{5, .5, exact}}, Linear); w.CI != nil || !strings.HasPrefix(w.Notes[0], "no interval: nothing tells the error of the points of 1000 words (n and sd") {
 		t.Errorf("%+v", w)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/csv"
+	"errors"
 	"io"
 	"maps"
 	"math"
@@ -116,10 +117,13 @@ func readTable(path string, needed ...string) (table, error) {
 		if err == io.EOF {
 			break
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, csv.ErrFieldCount) {
 			return t, fault.New(fault.Damaged, "%s: %w", path, fault.Brief(err))
 		}
 		line, _ := lines.FieldPos(0)
+		if err != nil {
+			return t, fault.New(fault.Damaged, "%s: line %d has %d fields, the header %d: give every column, with commas between them", path, line, len(cells), len(t.column))
+		}
 		if len(t.column) > 0 {
 			t.rows = append(t.rows, row{line, cells})
 			continue
@@ -172,25 +176,35 @@ func (t table) words(r row, name string) (int64, error) {
 // score is the mean of rows that are seeds, with the error that their spread
 // tells, or the score of one row with the error that it gives.
 func (t table) score(rows []row) (Score, error) {
-	var s Score
-	var scores []float64
+	var scores []Score
 	for _, r := range rows {
 		one, err := t.one(r)
 		if err != nil || len(rows) == 1 {
 			return one, err
 		}
 		if one.Freedom != 0 {
-			return s, fault.New(fault.Damaged, "%s: line %d: one of %d rows of the same words, whose spread is the error: leave n, sd, ci_low and ci_high empty", t.path, r.line, len(rows))
+			return one, fault.New(fault.Damaged, "%s: line %d: one of %d rows of the same words, whose spread is the error: leave n, sd, ci_low and ci_high empty", t.path, r.line, len(rows))
 		}
-		scores = append(scores, one.Mean)
-		s.Mean += one.Mean / float64(len(rows))
+		scores = append(scores, one)
 	}
-	s.Freedom = float64(len(rows) - 1)
-	for _, x := range scores {
-		s.Error += (x - s.Mean) * (x - s.Mean)
+	return spread(scores), nil
+}
+
+// spread is the mean of seeds, with the error of their spread. Equal scores, as
+// of a row that stands twice, tell of no error.
+func spread(seeds []Score) (s Score) {
+	n := float64(len(seeds))
+	for _, x := range seeds {
+		s.Mean += x.Mean / n
 	}
-	s.Error = math.Sqrt(s.Error / s.Freedom / float64(len(rows)))
-	return s, nil
+	for _, x := range seeds {
+		s.Error += (x.Mean - s.Mean) * (x.Mean - s.Mean)
+	}
+	if !slices.ContainsFunc(seeds, func(x Score) bool { return x.Mean != seeds[0].Mean }) {
+		return Score{Mean: seeds[0].Mean}
+	}
+	s.Error, s.Freedom = math.Sqrt(s.Error/(n-1)/n), n-1
+	return s
 }
 
 // one is the score of a row.

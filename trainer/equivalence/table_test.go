@@ -36,6 +36,9 @@ func TestReadPoints(t *testing.T) {
 	if len(points) != len(want) {
 		t.Errorf("%d points", len(points))
 	}
+	if points, err := ReadPoints(file(t, "pretrain_words,score\n1,2\n1,2\n3,4\n")); err != nil || points[0].Score != (Score{Mean: 2}) {
+		t.Errorf("a row that stands twice: %+v, %v", points, err)
+	}
 	r, err := ReadResult(file(t, "pretrain_words,budget_words,score\n90,10,1\n90,10,2\n"))
 	if want := (Result{90, 10, Score{1.5, .5, 1}}); err != nil || !reflect.DeepEqual(r, want) {
 		t.Errorf("%+v, want %+v (%v)", r, want, err)
@@ -60,7 +63,7 @@ func TestDamaged(t *testing.T) {
 		{points, "pretrain_words,score\n1,\n", `line 2: score = ""`},
 		{points, "pretrain_words,score\n-1,2\n", `pretrain_words = "-1" must be a number in 0..1e+15`},
 		{points, "pretrain_words,score\n1.5,2\n", "pretrain_words = 1.5 must be a whole number"},
-		{points, "pretrain_words,score\n1,2,3\n", "wrong number of fields"},
+		{points, "pretrain_words,score\n1,2,3\n", "line 2 has 3 fields, the header 2: give every column"},
 		{points, "pretrain_words,score\n\"1,2\n", "line 2"},
 		{points, "pretrain_words,score,n,sd\n1,2,5,\n2,3,5,1\n", "line 2: give n and sd, or ci_low and ci_high, or none"},
 		{points, "pretrain_words,score,n\n1,2,5\n2,3,5\n", "line 2: give n and sd"},

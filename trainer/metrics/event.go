@@ -114,7 +114,7 @@ type ResultEvent struct {
 	Command         string       `json:"command"`
 	Run             string       `json:"run"`
 	Seed            uint64       `json:"seed"`
-	PretrainWords   int64        `json:"pretrain_words"`
+	PretrainWords   *int64       `json:"pretrain_words"` // null where it is not known of the student that was given
 	BudgetWords     int          `json:"budget_words"`
 	Batches         int          `json:"batches"`
 	ChosenBatch     int          `json:"chosen_batch"`
@@ -124,6 +124,9 @@ type ResultEvent struct {
 	ScoreAfter      float64      `json:"score_after"`
 	Rise            float64      `json:"rise"`
 	RiseCI          [2]float64   `json:"rise_ci95"`
+	HeldOut         int          `json:"held_out_stories"`  // of the scores before and after
+	ScoreBeforeCI   float64      `json:"score_before_ci95"` // half width
+	ScoreAfterCI    float64      `json:"score_after_ci95"`
 	MarksBefore     [3]float64   `json:"marks_before"`
 	MarksAfter      [3]float64   `json:"marks_after"`
 	SecondJudge     *SecondJudge `json:"second_judge,omitempty"`

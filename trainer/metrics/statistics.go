@@ -23,6 +23,9 @@ func MeanCI(x []float64) (mean, half float64) {
 	return mean, tQuantile(n-1) * math.Sqrt(variance/n)
 }
 
+// StandardError is that of the mean of n numbers whose half width is MeanCI's.
+func StandardError(half float64, n int) float64 { return half / tQuantile(float64(n-1)) }
+
 // PairedRise is the mean of after - before, number by number, and its 95 %
 // interval by Student's t on the differences.
 func PairedRise(before, after []float64) (rise float64, interval [2]float64) {

@@ -41,6 +41,16 @@ func TestWrite(t *testing.T) {
 			t.Errorf("the page lacks %q", want)
 		}
 	}
+	if !strings.Contains(text, "had read an unknown number of words told") || strings.Contains(text, "What the rise is worth") {
+		t.Error("what is not known of the student is not told")
+	}
+	words := int64(0) // none, which is known
+	result.PretrainWords, result.Run = &words, "runs/a"
+	for _, want := range []string{"had read 0 words told", "What the rise is worth", "equivalence --points runs/a --points point-WORDS --points ... --result runs/a</pre>"} {
+		if !strings.Contains(write(result), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
 	for _, not := range []string{"class=\"warn\"", "second judge", "<script>"} {
 		if strings.Contains(text, not) {
 			t.Errorf("the page has %q", not)
@@ -92,7 +102,7 @@ func TestUnfinished(t *testing.T) {
 	before, _ := write(string(whole))
 	for text, want := range map[string]string{
 		string(whole) + "{\"event\":\"batch\",\n":         "log.jsonl: line 3: unexpected end",
-		"{\"event\":\"batch\",\"batch\":\"x\"}\n":         "log.jsonl: line 1: json: cannot unmarshal",
+		"{\"event\":\"batch\",\"batch\":\"x\"}\n":         "log.jsonl: line 1: field batch must be a number in range, found string",
 		`{"event":"batch","batch":1,"marks":[1e308,0,0]}`: "log.jsonl: readability of 1e+308 at batch 1",
 		strings.Repeat("x", 1<<24+1):                      "log.jsonl: a line of more than 16777216 bytes",
 	} {

@@ -213,14 +213,17 @@ func (s *session) finish(ctx context.Context) (metrics.ResultEvent, error) {
 	s.teacher = nil
 	before := s.state.Before.Report
 	r := metrics.ResultEvent{
-		Event: "result", Command: "run", Run: s.folder.Path, Seed: s.c.Run.Seed, PretrainWords: s.state.Pretrain.Words,
+		Event: "result", Command: "run", Run: s.folder.Path, Seed: s.c.Run.Seed, HeldOut: len(after.Scores),
 		BudgetWords: s.state.Budget.Spent, Batches: s.state.Batch, ChosenBatch: s.state.Best.Batch, Stories: s.state.Stories,
 		Unreadable: s.state.Unreadable, MarksBefore: before.Marks, MarksAfter: after.Marks,
 		Distinct2Before: before.Distinct[1], Distinct2After: after.Distinct[1], KL: s.state.Best.KL,
 		MaxLogprobDiff: s.state.MaxDiff, Resumed: s.state.Resumed,
 	}
-	r.ScoreBefore, _ = metrics.MeanCI(before.Scores)
-	r.ScoreAfter, _ = metrics.MeanCI(after.Scores)
+	if !s.state.WordsUnknown {
+		r.PretrainWords = &s.state.Pretrain.Words
+	}
+	r.ScoreBefore, r.ScoreBeforeCI = metrics.MeanCI(before.Scores)
+	r.ScoreAfter, r.ScoreAfterCI = metrics.MeanCI(after.Scores)
 	r.Rise, r.RiseCI = metrics.PairedRise(before.Scores, after.Scores)
 	if r.SecondJudge, err = s.second(ctx, pace, told, stories); err != nil {
 		return r, err

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"onceupon/ggml"
+	"onceupon/trainer/checkpoint"
 	"onceupon/trainer/config"
 	"onceupon/trainer/corpus"
 	"onceupon/trainer/fault"
@@ -119,6 +120,22 @@ func StudentTokenizer(path string) (*tokenizer.Tokenizer, error) {
 		return nil, err
 	}
 	return tokenizer.FromParts(v.Tokens, v.Merges, v.Specials)
+}
+
+// wordsRead is how many words a student that is given had read, which the
+// checkpoint that its file is part of knows. It is not known of an import or an
+// export, nor of a student that has been taught, which its words do not describe.
+func wordsRead(path string) (words int64, known bool, err error) {
+	folder := filepath.Dir(path)
+	if filepath.Base(path) != "student.gguf" || !exists(filepath.Join(folder, "state.json")) {
+		return 0, false, nil
+	}
+	var state State
+	if err := checkpoint.ReadState(folder, &state); err != nil {
+		return 0, false, err
+	}
+	known = state.Phase == phasePretrain && !state.WordsUnknown
+	return state.Pretrain.Words, known, nil
 }
 
 // pretrain reads the corpus to its end.

@@ -175,6 +175,11 @@ func (s *session) resume() error {
 			return err
 		}
 		if s.o.Student != "" {
+			words, known, err := wordsRead(s.o.Student)
+			if err != nil {
+				return err
+			}
+			s.state.Pretrain.Words, s.state.WordsUnknown = words, !known
 			return checkpoint.LoadWeights(s.o.Student, s.policy)
 		}
 		return pretrain.Initialize(s.policy, s.c.Run.Seed)

@@ -22,25 +22,28 @@ const (
 // position in the data, the seeds of stories and the order of rows follow from
 // its counters.
 type State struct {
-	Phase      string             `json:"phase"`
-	Counter    int64              `json:"counter"` // checkpoints written
-	Pretrain   pretrain.State     `json:"pretrain"`
-	Corpus     string             `json:"corpus_sha256,omitempty"` // of what is read, tokenized and packed
-	Read       Read               `json:"read"`                    // what the last update of pretraining measured
-	Batch      int                `json:"batch"`                   // batches done
-	Weighed    int                `json:"weighed"`                 // the last batch after which the best student was chosen
-	PPO        ppo.State          `json:"ppo"`
-	Budget     budget.Meter       `json:"budget"`
-	Stories    int                `json:"stories"`
-	Unreadable int                `json:"unreadable"`
-	KL         float64            `json:"kl"` // of the last batch
-	MaxDiff    float64            `json:"max_logprob_diff"`
-	Before     Readings           `json:"before"` // of the pretrained student
-	Best       Best               `json:"best"`
-	Seconds    metrics.Seconds    `json:"seconds"`
-	Offsets    runfolder.Offsets  `json:"offsets"`
-	Resumed    bool               `json:"resumed"`
-	Probe      *judge.ProbeResult `json:"probe,omitempty"`
+	Phase    string         `json:"phase"`
+	Counter  int64          `json:"counter"` // checkpoints written
+	Pretrain pretrain.State `json:"pretrain"`
+	// WordsUnknown says that a student was given of which Pretrain.Words is not
+	// known.
+	WordsUnknown bool               `json:"words_unknown,omitempty"`
+	Corpus       string             `json:"corpus_sha256,omitempty"` // of what is read, tokenized and packed
+	Read         Read               `json:"read"`                    // what the last update of pretraining measured
+	Batch        int                `json:"batch"`                   // batches done
+	Weighed      int                `json:"weighed"`                 // the last batch after which the best student was chosen
+	PPO          ppo.State          `json:"ppo"`
+	Budget       budget.Meter       `json:"budget"`
+	Stories      int                `json:"stories"`
+	Unreadable   int                `json:"unreadable"`
+	KL           float64            `json:"kl"` // of the last batch
+	MaxDiff      float64            `json:"max_logprob_diff"`
+	Before       Readings           `json:"before"` // of the pretrained student
+	Best         Best               `json:"best"`
+	Seconds      metrics.Seconds    `json:"seconds"`
+	Offsets      runfolder.Offsets  `json:"offsets"`
+	Resumed      bool               `json:"resumed"`
+	Probe        *judge.ProbeResult `json:"probe,omitempty"`
 }
 
 // Readings are a student's ratings on the held-out sets.
