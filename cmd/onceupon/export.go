@@ -119,7 +119,7 @@ func exportGGUF(c *cli.Context, f *ggml.File, out string) ([]exchange.Fallback, 
 		}
 	}
 	if err := replaceable(out); err != nil {
-		return nil, fault.New(fault.Usage, "export: --out %s %w", out, err)
+		return nil, fault.New(fault.Usage, "export: --out %s %w: give the name of a file", out, err)
 	}
 	to, err := os.Create(out + ".part")
 	if err != nil {

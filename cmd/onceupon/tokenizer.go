@@ -71,7 +71,7 @@ func replaceable(path string) error {
 	case err != nil || info.Mode().IsRegular():
 		return nil
 	case info.IsDir():
-		return errors.New("is a folder: give the name of a file")
+		return errors.New("is a folder")
 	}
 	return errors.New("is not a regular file")
 }

@@ -296,7 +296,7 @@ func TestRubricsAreChecked(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, r.Form, err)
 		}
 	}
-	if _, err := LoadRubric("none.toml"); fault.Code(err) != int(fault.Usage) {
+	if _, err := LoadRubric("none.toml"); fault.Code(err) != int(fault.Capability) {
 		t.Errorf("missing rubric gave %v", err)
 	}
 	r, _ := LoadRubric("chat")
