@@ -11,15 +11,19 @@
 
 void cpu_destroy(backend *b);
 
-/* The largest weight of a layer, (4C,C); the head's is gone through in parts. A
- * packed element is four bytes: a number, or a pair of bf16. */
+static size_t multiple(size_t n, size_t of) { return (n + of - 1) / of * of; }
+
+/* The largest weight of a layer, (4C,C), in whole depth blocks of every ISA of a
+ * kind; the head's is gone through in parts. A packed element is four bytes: a
+ * number, or a pair of bf16. */
 size_t cpu_packed_floats(const backend_limits *limits)
 {
     int pairs = limits->isa && !strcmp(limits->isa, "avx512bf16");
-    size_t panel = (size_t)WIDEST_PANEL * GEMM_DEPTH, C = (size_t)limits->stream;
-    size_t depth = GEMM_DEPTH * (pairs ? 2 : 1), blocks = (C + depth - 1) / depth;
-    size_t panels = (4 * C + WIDEST_PANEL - 1) / WIDEST_PANEL * blocks;
-    return (panels > LEAST_PANELS ? panels : LEAST_PANELS) * panel;
+    size_t C = (size_t)limits->stream, depth = multiple(pairs ? (C + 1) / 2 : C, GEMM_DEPTH);
+    if (!pairs && multiple(C, GEMM_NARROW_DEPTH) > depth)
+        depth = multiple(C, GEMM_NARROW_DEPTH);
+    size_t floats = multiple(4 * C, WIDEST_PANEL) * depth, least = (size_t)LEAST_PANELS * WIDEST_PANEL * GEMM_DEPTH;
+    return floats > least ? floats : least;
 }
 
 size_t cpu_scratch_floats(const backend_limits *limits)

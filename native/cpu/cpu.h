@@ -59,9 +59,10 @@ typedef struct gemm_arguments {
 } gemm_arguments;
 
 /* Rows of a factor that a worker packs at a time, and their elements of four
- * bytes: a depth block (DEPTH in gemm_fp32.h, gemm_bf16.h) and a padding each.
- * The highest tile may read 16 rows further. */
+ * bytes: a depth block, of which the longest counts (DEPTH in gemm_fp32.h,
+ * gemm_bf16.h), and a padding each. The highest tile may read 16 rows further. */
 #define GEMM_DEPTH 384
+#define GEMM_NARROW_DEPTH 256 /* of AVX2: a panel and the rows of a tile fit the first cache together */
 #define GEMM_BLOCK_ROWS 112
 #define GEMM_FEW_ROWS 256 /* that meet a panel of the other factor only once */
 static inline size_t cpu_packed_rows(void) { return (size_t)(GEMM_FEW_ROWS + 16) * (GEMM_DEPTH + 16); }

@@ -8,7 +8,7 @@
 #define LINE_STEPS 1
 #elif LANES == 8
 #define ROWS 6
-#define DEPTH 256 /* a panel of b and the rows of a tile fit the first cache together */
+#define DEPTH GEMM_NARROW_DEPTH
 #define LINE_STEPS 4
 #else
 #define ROWS 4
