@@ -158,6 +158,11 @@ func TestKilledRunEndsInTheSameWeights(t *testing.T) {
 		{`"batch":2,"set":"choose"`, middle, syscall.SIGKILL},
 		{`"set":"after"`, 0, syscall.SIGKILL},
 	} {
+		// Ctrl-C acts between two passes of the teacher: the weighing that it was to
+		// meet may have ended before.
+		if log, err := os.ReadFile(filepath.Join(broken, "log.jsonl")); err == nil && bytes.Contains(log, []byte(end.at)) {
+			continue
+		}
 		if _, done := onceupon(t, broken, settings, "on", func(event string) syscall.Signal {
 			if strings.Contains(event, `"event":"batch","batch":2,`) {
 				second++
